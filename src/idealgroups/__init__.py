@@ -1,0 +1,1 @@
+"""The ideal number of groups for every group-normalization layer of any network."""

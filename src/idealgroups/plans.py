@@ -1,0 +1,168 @@
+"""The result of planning: frozen records, a table when printed, JSON in and out. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import IdealGroupsError
+
+
+@dataclass(frozen=True)
+class Site:
+    """One normalization layer and its number of groups.
+
+    ``positions``: S of the smallest call. ``groups_before``: None where the layer was no group norm (batch norm, say).
+    ``ideal``: the real-valued number of groups before rounding to a divisor of ``num_channels``. ``gain``: the grouping
+    gain b at the choice, against one group.
+    """
+
+    name: str
+    kind: str
+    num_channels: int
+    positions: int
+    groups_before: int | None
+    ideal: float
+    num_groups: int
+    gain: float
+    note: str = ""
+
+    @property
+    def channels_per_group(self) -> int:
+        """c = C / G."""
+        return self.num_channels // self.num_groups
+
+    @property
+    def group_elements(self) -> int:
+        """m = c·S, the elements one group normalizes at the planned input size."""
+        return self.channels_per_group * self.positions
+
+
+@dataclass(frozen=True)
+class NotUnderstood:
+    """Something that normalizes, or should have, and could not be planned; ``why`` is a sentence."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A number of groups for every normalization layer of one network. ``print(plan)`` is a table.
+
+    ``budget``: ε, the gain each layer may have; None for strategies without one. ``trend_*`` and ``spread_*``: of
+    log u over the weight layers in execution order, before (the model as it was) and after (with this plan).
+    """
+
+    model: str
+    strategy: str
+    input: str
+    seed: int
+    budget: float | None
+    trend_before: float
+    trend_after: float
+    spread_before: float
+    spread_after: float
+    seconds: float
+    sites: tuple[Site, ...]
+    not_understood: tuple[NotUnderstood, ...] = ()
+
+    def __str__(self) -> str:
+        from .report import as_text, plan_table
+
+        return as_text(*plan_table(self))
+
+    @property
+    def num_groups(self) -> dict[str, int]:
+        """{layer name: number of groups}."""
+        return {site.name: site.num_groups for site in self.sites}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, JSON-ready; infinite and undefined numbers become None."""
+        data = dataclasses.asdict(self)
+        for site, record in zip(self.sites, data["sites"], strict=True):
+            note = record.pop("note")
+            record["ideal"] = round(record["ideal"], 4)
+            gain = record.pop("gain")
+            record |= {"channels_per_group": site.channels_per_group, "gain": gain, "note": note}
+        clean: dict[str, Any] = _finite(data)
+        return clean
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write :meth:`to_json` to ``path``; the file is complete or not there."""
+        path = Path(path)
+        try:
+            partial = path.with_name(path.name + ".partial")
+            partial.write_text(self.to_json() + "\n")
+            partial.replace(path)
+        except OSError as error:
+            raise IdealGroupsError(f"cannot write the plan to {path}: {error.strerror or error}.") from None
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Plan:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            IdealGroupsError: a key is missing or a value has the wrong type.
+        """
+        try:
+            sites = []
+            for record in data["sites"]:
+                fields = {f.name: record[f.name] for f in dataclasses.fields(Site)}
+                fields |= {key: _number(fields[key]) for key in ("ideal", "gain")}
+                groups, channels = fields["num_groups"], fields["num_channels"]
+                if not (isinstance(groups, int) and isinstance(channels, int) and groups > 0 and channels % groups == 0):
+                    raise IdealGroupsError(
+                        f"the plan gives {fields['name']} {groups} groups, which do not divide its {channels} channels; "
+                        "make the plan again with `idealgroups plan`."
+                    )
+                sites.append(Site(**fields))
+            scalars = {f.name: data[f.name] for f in dataclasses.fields(cls) if f.name not in ("sites", "not_understood")}
+            for key in ("trend_before", "trend_after", "spread_before", "spread_after"):
+                scalars[key] = _number(scalars[key])
+            missed = tuple(NotUnderstood(item["name"], item["why"]) for item in data["not_understood"])
+        except (KeyError, TypeError) as error:
+            raise IdealGroupsError(
+                f"this is not a plan of idealgroups ({type(error).__name__}: {error}); "
+                "make one with `idealgroups plan MODEL --save plan.json`."
+            ) from None
+        return cls(sites=tuple(sites), not_understood=missed, **scalars)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan that :meth:`save` wrote.
+
+        Raises:
+            IdealGroupsError: no such file, no JSON, or no plan.
+        """
+        try:
+            data = json.loads(Path(path).read_text())
+        except OSError as error:
+            raise IdealGroupsError(f"cannot read the plan {path}: {error.strerror or error}.") from None
+        except ValueError:
+            raise IdealGroupsError(
+                f"{path} is not JSON; make a plan with `idealgroups plan MODEL --save {path}`."
+            ) from None
+        return cls.from_dict(data)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

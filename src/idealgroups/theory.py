@@ -1,0 +1,123 @@
+"""The mathematics of grouping and gradient scale. NumPy only; every formula is derived in ``docs/theory.md``.
+
+Notation: a normalization layer sees z of shape (N, C, S); G groups of c = C / G channels hold m = c·S elements each.
+All gains are natural logarithms of factors on the *squared* gradient.
+
+The claims of arXiv 2302.03193 that the number of groups sets the gradient scale, and that there is an ideal number, are
+the paper's; the formulas here are ours unless a source is named.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+RELU_MEAN_SHARE = 1 / math.pi
+"""ρ behind a ReLU with independent positions: (E relu)² / E relu² = (1/2π) / (1/2). Yang et al. 2019 for c = 1."""
+
+RELU_POOL_SHARE = 0.5 + 1 / math.pi
+"""c times the share of a position-constant gradient that the projections remove behind GN-ReLU (ours), about 0.82."""
+
+MIN_GROUP_ELEMENTS = 4
+"""A group of m elements keeps m - 2 gradient directions and E[1/var] is finite from m = 4 on: fewer is never chosen."""
+
+
+def divisors(n: int) -> list[int]:
+    """All divisors of ``n``, ascending.
+
+    >>> divisors(12)
+    [1, 2, 3, 4, 6, 12]
+    """
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return small + [n // d for d in reversed(small) if d * d != n]
+
+
+def conv_gain(channels_per_group: float, mean_share: float = RELU_MEAN_SHARE, num_channels: float = math.inf) -> float:
+    """Grouping gain b(c) of a convolutional layer with many positions, against one group of ``num_channels``.
+
+    ``mean_share`` is ρ, the share of the pre-activation's second moment that is constant over a channel's positions.
+    b(c) = -log(1 - ρ/c) + log(1 - ρ/C). Instance norm behind a ReLU gives batch norm's π/(π-1):
+
+    >>> round(math.exp(conv_gain(1)), 4) == round(math.pi / (math.pi - 1), 4)
+    True
+    """
+    return -math.log1p(-mean_share / channels_per_group) + math.log1p(-mean_share / num_channels)
+
+
+def conv_channels_per_group(budget: float, mean_share: float = RELU_MEAN_SHARE) -> float:
+    """The real c at which :func:`conv_gain` equals ``budget`` ε: c = ρ / (1 - e^-ε).
+
+    >>> round(conv_channels_per_group(conv_gain(16)), 6)
+    16.0
+    """
+    return mean_share / -math.expm1(-budget) if budget > 0 else math.inf
+
+
+def fc_gain(group_elements: float) -> float:
+    """Grouping gain b of m Gaussian elements a group, fully connected: log((m-2)/(m-3)), exact for m > 3.
+
+    >>> round(math.exp(fc_gain(8)), 2)
+    1.2
+    """
+    if group_elements <= 3:
+        return math.inf
+    return math.log((group_elements - 2) / (group_elements - 3))
+
+
+def fc_group_elements(budget: float) -> float:
+    """The real m at which :func:`fc_gain` equals ``budget`` ε: m = (3e^ε - 2) / (e^ε - 1).
+
+    >>> round(fc_group_elements(fc_gain(8)), 6)
+    8.0
+    """
+    return (3 * math.exp(budget) - 2) / math.expm1(budget) if budget > 0 else math.inf
+
+
+def free_projection_loss(group_elements: float) -> float:
+    """Loss of a structure-free gradient: two of m directions are projected out, so -log(1 - 2/m)."""
+    return -math.log1p(-2 / group_elements) if group_elements > 2 else math.inf
+
+
+def pooled_projection_loss(channels_per_group: float, num_channels: float = math.inf) -> float:
+    """Loss, against one group, of a gradient that is constant over positions behind GN-ReLU (global pool): 0.82/c.
+
+    >>> round(1 - math.exp(-pooled_projection_loss(1)), 2)
+    0.82
+    """
+    return -math.log1p(-RELU_POOL_SHARE / channels_per_group) + math.log1p(-RELU_POOL_SHARE / num_channels)
+
+
+def block_channels_per_group(ratio: float, mean_share: float = RELU_MEAN_SHARE) -> float:
+    """c that makes one weight-GN-ReLU block isometric by itself: exp(b(c)) = r, so c = ρ / (1 - 1/r).
+
+    ``ratio`` r is the number of elements entering the weight layer over the number leaving it (n_in·s² / n_out). Where
+    r <= 1 the block needs no gain: one group (infinite c).
+    """
+    return conv_channels_per_group(math.log(ratio), mean_share) if ratio > 1 else math.inf
+
+
+def block_group_elements(ratio: float) -> float:
+    """The same for a fully connected block: m = (3r - 2) / (r - 1), and one group where r <= 1."""
+    return fc_group_elements(math.log(ratio)) if ratio > 1 else math.inf
+
+
+def trend(log_u: Floats) -> float:
+    """Last minus first value of the least-squares line of ``log_u``, shape (L,), over its index; 0 for L < 2.
+
+    >>> float(round(trend(np.array([0.0, 1.0, 2.0])), 6))
+    2.0
+    """
+    n = len(log_u)
+    if n < 2:
+        return 0.0
+    x = np.arange(n) - (n - 1) / 2
+    return float((n - 1) * (x @ log_u) / (x @ x))
+
+
+def spread(log_u: Floats) -> float:
+    """Standard deviation of ``log_u``, shape (L,), over layers; 0 is isometric."""
+    return float(np.std(log_u)) if len(log_u) else 0.0
