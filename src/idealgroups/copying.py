@@ -1,0 +1,62 @@
+"""A copy of a model that shares nothing with it, also where ``copy.deepcopy`` gives up."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.nn import UninitializedBuffer
+from torch.overrides import TorchFunctionMode
+
+from .errors import IdealGroupsError
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class _CopyAnyTensor(TorchFunctionMode):
+    """Deep-copies the tensors torch refuses to: results of operations by value, and the buffers of lazy modules."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.__deepcopy__:
+            tensor = args[0]
+            if isinstance(tensor, UninitializedBuffer):
+                blank: Any = UninitializedBuffer  # its annotations do not know device and dtype
+                return blank(device=tensor.device, dtype=tensor.dtype)
+            if not tensor.is_leaf:
+                return tensor.detach().clone()
+        return func(*args, **(kwargs or {}))
+
+
+def copy_model(model: Model) -> Model:
+    """A deep copy: parameters, buffers, hooks and flags, but no gradients; a change to either does not reach the other.
+
+    Tensors that autograd made (the ``weight`` that ``torch.nn.utils.weight_norm`` recomputes on each call, a stored
+    activation) are copied by value, without their history. Process groups are shared, for they cannot be copied.
+
+    Raises:
+        IdealGroupsError: the model holds something Python cannot copy (an open file, a lock).
+
+    >>> layer = nn.utils.spectral_norm(nn.Linear(2, 2))
+    >>> twin = copy_model(layer)
+    >>> twin.weight_orig is layer.weight_orig, bool((twin.weight_orig == layer.weight_orig).all())
+    (False, True)
+    """
+    groups = (getattr(module, "process_group", None) for module in model.modules())
+    memo: dict[int, Any] = {id(group): group for group in groups if group is not None}
+    try:
+        with _CopyAnyTensor():
+            return copy.deepcopy(model, memo)
+    except Exception as error:
+        # Whatever a user's own __deepcopy__ or __reduce__ raises: the way out is the same.
+        raise IdealGroupsError(
+            f"cannot copy the {type(model).__name__} ({type(error).__name__}: {error}); "
+            "remove what cannot be copied from it, or convert a freshly built one with inplace=True."
+        ) from error
