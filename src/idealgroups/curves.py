@@ -76,10 +76,17 @@ def group_variance(moments: Moments, c: int) -> Floats:
     return variance
 
 
-def log_amplification(moments: Moments, c: int) -> float:
-    """log E[(var_one_group + eps) / (var_group + eps)], the mean over samples and groups of c channels."""
-    one = group_variance(moments, moments.mean.shape[1]) + moments.eps
-    return float(np.log(np.mean(one / (group_variance(moments, c) + moments.eps))))
+def log_amplification(moments: Sequence[Moments], c: int) -> float:
+    """log E[(var_one_group + eps) / (var_group + eps)], the mean over all samples and groups of c channels.
+
+    Every group counts the same, whatever gradient reaches it: ``docs/theory.md`` says why, and that it hardly matters.
+    """
+    total, count = 0.0, 0
+    for one in moments:
+        whole = group_variance(one, one.mean.shape[1]) + one.eps
+        ratio = whole / (group_variance(one, c) + one.eps)
+        total, count = total + float(np.sum(ratio)), count + ratio.size
+    return float(np.log(total / count))
 
 
 def kept_share(moments: Sequence[Moments], c: int) -> float:
@@ -117,22 +124,22 @@ def curves(calls: Sequence[Moments]) -> Curves:
     """
     num_channels = calls[0].mean.shape[1]
     widths = divisors(num_channels)
-    weights = [len(call.mean) for call in calls]
     # A group of one element has no variance, hence no gain to speak of: its gain and loss are infinite by definition.
     positions = min(call.positions for call in calls)
     alive = [c * positions > 1 for c in widths]
-    amplification = [
-        float(np.average([log_amplification(call, c) for call in calls], weights=weights)) if ok else np.inf
-        for c, ok in zip(widths, alive, strict=True)
-    ]
-    shares = np.array([kept_share(calls, c) if ok else 0.0 for c, ok in zip(widths, alive, strict=True)])
     with np.errstate(divide="ignore", invalid="ignore"):
+        amplification = np.array(
+            [log_amplification(calls, c) if ok else np.inf for c, ok in zip(widths, alive, strict=True)]
+        )
+        shares = np.array([kept_share(calls, c) if ok else 0.0 for c, ok in zip(widths, alive, strict=True)])
         projection = np.log(shares[-1]) - np.log(shares)
-    # A group this small (the whole layer has one element) leaves nothing to compare with.
+    # 0/0: a signal without variance (and eps = 0), or not one direction left even with one group. Nothing to compare.
+    amplification = np.where(np.isnan(amplification), 0.0, amplification)
     projection = np.where(np.isnan(projection), 0.0, projection)
+    amplification[-1] = 0.0
     return Curves(
         channels_per_group=np.array(widths),
-        amplification=np.nan_to_num(np.array(amplification), nan=0.0, posinf=np.inf),
+        amplification=amplification,
         projection=projection,
         positions=positions,
         mean_share=_mean_share(calls),

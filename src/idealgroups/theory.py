@@ -40,7 +40,8 @@ def conv_gain(channels_per_group: float, mean_share: float = RELU_MEAN_SHARE, nu
     """Grouping gain b(c) of a convolutional layer with many positions, against one group of ``num_channels``.
 
     ``mean_share`` is ρ, the share of the pre-activation's second moment that is constant over a channel's positions.
-    b(c) = -log(1 - ρ/c) + log(1 - ρ/C). Instance norm behind a ReLU gives batch norm's π/(π-1):
+    b(c) = -log(1 - ρ/c) + log(1 - ρ/C). It takes the group variance at its expected value, which is exact at c = 1 and
+    too low beyond (:func:`gaussian_gain` is not). Instance norm behind a ReLU gives batch norm's π/(π-1):
 
     >>> round(math.exp(conv_gain(1)), 4) == round(math.pi / (math.pi - 1), 4)
     True
@@ -77,18 +78,52 @@ def fc_group_elements(budget: float) -> float:
     return (3 * math.exp(budget) - 2) / math.expm1(budget) if budget > 0 else math.inf
 
 
+def gaussian_gain(channels_per_group: float, positions: float = math.inf, mean_share: float = RELU_MEAN_SHARE) -> float:
+    """Grouping gain b for a Gaussian signal with any c, S and ρ, against one group of infinitely many channels.
+
+    b = log(E[1/var]·(1-2/m)). A group's variance is a sum of two chi-squares, within and between channels, and
+    E[1/X] = ∫ E[e^(-tX)] dt. Both closed forms are limits: ``fc_gain`` at S = 1, ``conv_gain`` at c = 1, S = ∞.
+
+    >>> round(math.exp(gaussian_gain(8, positions=1, mean_share=0)), 6), round(math.exp(gaussian_gain(2)), 3)
+    (1.2, 1.247)
+    """
+    s = min(positions, 1e9)
+    m = channels_per_group * s
+    if m <= 3 or mean_share >= 1:
+        return math.inf
+    within, between = 1 - mean_share, mean_share * s + 1 - mean_share
+    step = 1 / 16  # trapezoid in log t: the integrand decays exponentially on both sides, so this is exact to 1e-12
+    log_t = np.arange(-40, 120, step)
+    t = np.exp(log_t) / m
+    freedom_within, freedom_between = channels_per_group * (s - 1), channels_per_group - 1
+    log_f = freedom_within * np.log1p(2 * within * t) + freedom_between * np.log1p(2 * between * t)
+    return math.log(step * float(np.exp(log_t - log_f / 2).sum())) + math.log1p(-2 / m)
+
+
 def free_projection_loss(group_elements: float) -> float:
     """Loss of a structure-free gradient: two of m directions are projected out, so -log(1 - 2/m)."""
     return -math.log1p(-2 / group_elements) if group_elements > 2 else math.inf
 
 
-def pooled_projection_loss(channels_per_group: float, num_channels: float = math.inf) -> float:
+def pooled_projection_loss(channels_per_group: float, num_channels: float = math.inf, mean_share: float = 0.0) -> float:
     """Loss, against one group, of a gradient that is constant over positions behind GN-ReLU (global pool): 0.82/c.
+
+    ``mean_share`` ρ > 0 takes into account that channels with a larger mean are open at more positions, which adds up
+    to 1.1/c for ρ = 1/π and c > 1.
 
     >>> round(1 - math.exp(-pooled_projection_loss(1)), 2)
     0.82
     """
-    return -math.log1p(-RELU_POOL_SHARE / channels_per_group) + math.log1p(-RELU_POOL_SHARE / num_channels)
+
+    def removed(c: float) -> float:
+        if math.isinf(c):
+            return 0.0
+        rho = mean_share * (1 - 1 / c) / (1 - mean_share / c)  # of what is left once the group's mean is taken off
+        along_mean = 0.5 + math.asin(rho) / math.pi
+        along_signal = (math.sqrt(1 - rho**2) + rho * (math.pi / 2 + math.asin(rho))) / math.pi
+        return (along_mean + along_signal) / c
+
+    return -math.log1p(-removed(channels_per_group)) + math.log1p(-removed(num_channels))
 
 
 def block_channels_per_group(ratio: float, mean_share: float = RELU_MEAN_SHARE) -> float:
