@@ -82,12 +82,10 @@ class Plan:
         return {site.name: site.num_groups for site in self.sites}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, JSON-ready; infinite and undefined numbers become None."""
+        """Plain data, JSON-ready; infinite and undefined numbers become None, which :meth:`from_dict` reads as NaN."""
         data = dataclasses.asdict(self)
         for site, record in zip(self.sites, data["sites"], strict=True):
-            note = record.pop("note")
-            record["ideal"] = round(record["ideal"], 4)
-            gain = record.pop("gain")
+            gain, note = record.pop("gain"), record.pop("note")
             record |= {"channels_per_group": site.channels_per_group, "gain": gain, "note": note}
         clean: dict[str, Any] = _finite(data)
         return clean
@@ -99,11 +97,13 @@ class Plan:
     def save(self, path: str | Path) -> None:
         """Write :meth:`to_json` to ``path``; the file is complete or not there."""
         path = Path(path)
+        partial = path.parent / (path.name + ".partial")
         try:
-            partial = path.with_name(path.name + ".partial")
             partial.write_text(self.to_json() + "\n")
             partial.replace(path)
         except OSError as error:
+            if partial.is_file():
+                partial.unlink()
             raise IdealGroupsError(f"cannot write the plan to {path}: {error.strerror or error}.") from None
 
     @classmethod
@@ -114,27 +114,21 @@ class Plan:
             IdealGroupsError: a key is missing or a value has the wrong type.
         """
         try:
-            sites = []
-            for record in data["sites"]:
-                fields = {f.name: record[f.name] for f in dataclasses.fields(Site)}
-                fields |= {key: _number(fields[key]) for key in ("ideal", "gain")}
-                groups, channels = fields["num_groups"], fields["num_channels"]
-                if not (isinstance(groups, int) and isinstance(channels, int) and groups > 0 and channels % groups == 0):
-                    raise IdealGroupsError(
-                        f"the plan gives {fields['name']} {groups} groups, which do not divide its {channels} channels; "
-                        "make the plan again with `idealgroups plan`."
-                    )
-                sites.append(Site(**fields))
-            scalars = {f.name: data[f.name] for f in dataclasses.fields(cls) if f.name not in ("sites", "not_understood")}
-            for key in ("trend_before", "trend_after", "spread_before", "spread_after"):
-                scalars[key] = _number(scalars[key])
-            missed = tuple(NotUnderstood(item["name"], item["why"]) for item in data["not_understood"])
+            sites = tuple(Site(**_fields(Site, record)) for record in data["sites"])
+            missed = tuple(NotUnderstood(**_fields(NotUnderstood, record)) for record in data["not_understood"])
+            plan = cls(**_fields(cls, data | {"sites": sites, "not_understood": missed}))
         except (KeyError, TypeError) as error:
+            why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise IdealGroupsError(
-                f"this is not a plan of idealgroups ({type(error).__name__}: {error}); "
-                "make one with `idealgroups plan MODEL --save plan.json`."
+                f"this is not a plan of idealgroups: {why}; make one with `idealgroups plan MODEL --save plan.json`."
             ) from None
-        return cls(sites=tuple(sites), not_understood=missed, **scalars)
+        for site in sites:
+            if min(site.num_groups, site.num_channels) < 1 or site.num_channels % site.num_groups:
+                raise IdealGroupsError(
+                    f"the plan gives {site.name} {site.num_groups} groups, which do not divide its {site.num_channels} "
+                    "channels; make the plan again with `idealgroups plan`."
+                )
+        return plan
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -154,8 +148,27 @@ class Plan:
         return cls.from_dict(data)
 
 
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int, type(None)),
+    "int | None": (int, type(None)),
+    "float | None": (float, int, type(None)),
+}
+"""What JSON may hold for an annotation; None stands for a float that is not finite."""
+
+
+def _fields(cls: type[Any], record: Any) -> dict[str, Any]:
+    """The fields of dataclass ``cls`` from ``record``; KeyError where one is missing, TypeError for another type."""
+    fields: dict[str, Any] = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+    for field in dataclasses.fields(cls):
+        value, annotation = fields[field.name], str(field.type)  # a string: annotations are not evaluated here
+        allowed = _TYPES.get(annotation, (object,))
+        if not isinstance(value, allowed) or (isinstance(value, bool) and object not in allowed):
+            raise TypeError(f"{field.name} is {value!r}, not {annotation}")
+        if annotation == "float":
+            fields[field.name] = math.nan if value is None else float(record[field.name])
+    return fields
 
 
 def _finite(value: Any) -> Any:

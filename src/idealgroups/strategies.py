@@ -104,11 +104,8 @@ def ideal_groups(curves: Curves, budget: float) -> float:
 
 
 def block_ideal_groups(num_channels: int, positions: int, ratio: float) -> float:
-    """Real-valued groups of the ``block`` strategy: data-free, from r = elements in / elements out of the weight layer."""
-    if positions > 1:
-        width = block_channels_per_group(ratio)
-    else:
-        width = block_group_elements(ratio)
+    """Real-valued groups of ``block``, free of data: r = elements in / elements out of the weight layer."""
+    width = block_channels_per_group(ratio) if positions > 1 else block_group_elements(ratio)
     return min(max(num_channels / width, 1.0), float(num_channels))
 
 
@@ -127,4 +124,5 @@ def safe_groups(num_channels: int, positions: int, num_groups: int) -> tuple[int
     if num_groups in allowed:
         return num_groups, ""
     best = max(g for g in allowed if g <= num_groups)
-    return best, f"{num_groups} groups would have {num_channels // num_groups * positions} elements each"
+    elements = num_channels // num_groups * positions
+    return best, f"{num_groups} groups would have {elements} element{'s' * (elements > 1)} each"
