@@ -58,6 +58,24 @@ def conv_channels_per_group(budget: float, mean_share: float = RELU_MEAN_SHARE) 
     return mean_share / -math.expm1(-budget) if budget > 0 else math.inf
 
 
+def next_mean_share(mean_share: float, channels_per_group: float = math.inf) -> float:
+    """ρ of the next pre-activation, behind GN of c channels a group and ReLU, for positions alike but for their mean.
+
+    The arc-cosine kernel of Cho & Saul 2009, applied to what GN leaves of ρ. With c = 1 it is 1/π in every layer;
+    with larger groups channel means survive and ρ grows with depth.
+
+    >>> next_mean_share(0) == RELU_MEAN_SHARE == next_mean_share(0.9, 1), round(next_mean_share(RELU_MEAN_SHARE), 3)
+    (True, 0.494)
+    """
+    rho = _normalized_mean_share(mean_share, channels_per_group)
+    return (math.sqrt(1 - rho**2) + rho * (math.pi / 2 + math.asin(rho))) / math.pi
+
+
+def _normalized_mean_share(mean_share: float, c: float) -> float:
+    """ρ behind the normalization, which takes off the group's own mean: ρ(1 - 1/c) out of 1 - ρ/c."""
+    return mean_share * (1 - 1 / c) / (1 - mean_share / c)
+
+
 def fc_gain(group_elements: float) -> float:
     """Grouping gain b of m Gaussian elements a group, fully connected: log((m-2)/(m-3)), exact for m > 3.
 
@@ -108,20 +126,16 @@ def free_projection_loss(group_elements: float) -> float:
 def pooled_projection_loss(channels_per_group: float, num_channels: float = math.inf, mean_share: float = 0.0) -> float:
     """Loss, against one group, of a gradient that is constant over positions behind GN-ReLU (global pool): 0.82/c.
 
-    ``mean_share`` ρ > 0 takes into account that channels with a larger mean are open at more positions, which adds up
-    to 1.1/c for ρ = 1/π and c > 1.
+    ``mean_share`` ρ > 0 takes into account that channels with a larger mean are open at more positions, which makes
+    the factor 0.82 at c = 1 grow to 1.1 for ρ = 1/π and many channels.
 
     >>> round(1 - math.exp(-pooled_projection_loss(1)), 2)
     0.82
     """
 
     def removed(c: float) -> float:
-        if math.isinf(c):
-            return 0.0
-        rho = mean_share * (1 - 1 / c) / (1 - mean_share / c)  # of what is left once the group's mean is taken off
-        along_mean = 0.5 + math.asin(rho) / math.pi
-        along_signal = (math.sqrt(1 - rho**2) + rho * (math.pi / 2 + math.asin(rho))) / math.pi
-        return (along_mean + along_signal) / c
+        along_mean = 0.5 + math.asin(_normalized_mean_share(mean_share, c)) / math.pi
+        return (along_mean + next_mean_share(mean_share, c)) / c
 
     return -math.log1p(-removed(channels_per_group)) + math.log1p(-removed(num_channels))
 
