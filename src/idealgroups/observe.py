@@ -1,0 +1,343 @@
+"""Run a scratch copy once and see: the curves of every normalization layer, the relative gradient of every weight.
+
+The copy's normalization layers get a forward of our own that applies any number of groups and keeps per-channel
+moments; nothing is replaced, so models that inspect their layers still find them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .curves import Curves, Moments, curves
+from .errors import IdealGroupsError
+from .functional import FunctionalWatch
+from .loss import Loss, random_projection
+from .norms import Norm, recognise
+from .scratch import Scratch, scratch_copy
+from .theory import Floats, spread, trend
+
+
+@dataclass(frozen=True)
+class WeightGradient:
+    """A weight layer in execution order; ``relative`` is u = ‖∂L/∂W‖_F / ‖W‖_F."""
+
+    name: str
+    relative: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One pass. ``gradients`` holds the layers a gradient reached, in execution order; ``silent`` names the others."""
+
+    curves: Mapping[str, Curves]
+    gradients: tuple[WeightGradient, ...]
+    silent: tuple[str, ...]
+
+    @property
+    def log_u(self) -> Floats:
+        """log u of the layers in ``gradients``, shape (L,)."""
+        log_u: Floats = np.log(np.array([layer.relative for layer in self.gradients]))
+        return log_u
+
+    @property
+    def trend(self) -> float:
+        """T: last minus first of the least-squares line of log u; negative where early layers have the larger u."""
+        return trend(self.log_u)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of log u over layers."""
+        return spread(self.log_u)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the first pass found. ``ratios``: elements in / elements out of the weight layer that a norm belongs to."""
+
+    positions: Mapping[str, int]
+    ratios: Mapping[str, float]
+    functional: Mapping[str, str]
+    silent_norms: tuple[str, ...]
+
+
+@dataclass
+class _Pass:
+    """What one pass collects; a new one is made for each."""
+
+    groups: Mapping[str, int] | None
+    moments: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    order: dict[str, int] = field(default_factory=dict)
+    elements: dict[str, tuple[int, int]] = field(default_factory=dict)
+    producers: dict[str, str] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+
+
+class Observer:
+    """A scratch copy of ``model`` with its inputs and loss, ready to be observed with any numbers of groups."""
+
+    def __init__(self, model: nn.Module, example_inputs: Any, loss: Loss | None = None, seed: int = 0) -> None:
+        self._scratch: Scratch = scratch_copy(model, seed)
+        self._inputs = _copy_inputs(example_inputs)
+        self._loss = loss or random_projection(seed)
+        self._seed = seed
+        self._now = _Pass(groups=None)
+        self._watch = FunctionalWatch()
+        self.norms: dict[str, Norm] = {}
+        self._modules: dict[str, nn.Module] = {}
+        for name, module in self._scratch.model.named_modules(remove_duplicate=True):
+            norm = recognise(module)
+            if norm is not None:
+                self.norms[name] = norm
+                self._modules[name] = module
+                module.forward = self._probe(name, module, norm, module.forward)
+        self._watch_weights()
+
+    @property
+    def model(self) -> nn.Module:
+        """The scratch copy."""
+        return self._scratch.model
+
+    @property
+    def woken(self) -> frozenset[str]:
+        """Names of parameters that were initialised to contribute nothing and are measured switched on."""
+        return self._scratch.woken
+
+    def survey(self) -> tuple[Survey, Observation]:
+        """One pass of the model as it is; which norms run, on how many positions, and which weights feed them."""
+        with self._watch.stack(self.model, frozenset(self.norms)):
+            observation = self.observe(None)
+        seen = self._now
+        ratios = {}
+        for name in seen.moments:
+            into, out = seen.elements.get(seen.producers.get(name, ""), (1, 1))
+            ratios[name] = into / out
+        positions = {name: min(call["positions"] for call in calls) for name, calls in seen.moments.items()}
+        silent = tuple(name for name in self.norms if name not in seen.moments)
+        return Survey(positions, ratios, dict(self._watch.found), silent), observation
+
+    def observe(self, groups: Mapping[str, int] | None) -> Observation:
+        """One forward and one backward pass with these numbers of groups; layers not named stay as they are.
+
+        Raises:
+            IdealGroupsError: the model or loss raised, or a gradient is not finite.
+        """
+        self._now = _Pass(groups)
+        with _sandbox(self._seed), self._watch:
+            self._run()
+        return Observation(self._curves(), *self._gradients())
+
+    def _run(self) -> None:
+        try:
+            output = _call(self.model, self._inputs)
+        except Exception as error:
+            raise IdealGroupsError(
+                f"the model raised {type(error).__name__}: {_one_line(error)} — on inputs {describe(self._inputs)}; "
+                "give example inputs as the model takes them (a tensor, a tuple or a dict)."
+            ) from error
+        try:
+            loss = self._loss(output)
+        except IdealGroupsError:
+            raise
+        except Exception as error:
+            raise IdealGroupsError(f"the loss raised {type(error).__name__}: {_one_line(error)}.") from error
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            raise IdealGroupsError(
+                "the loss must be one differentiable number: return a scalar tensor that has a gradient."
+            )
+        if not torch.isfinite(loss):
+            raise IdealGroupsError(
+                "the loss is not finite; check the model's initialisation and the range of the inputs."
+            )
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise IdealGroupsError(f"the backward pass raised: {_one_line(error)}.") from error
+
+    def _curves(self) -> dict[str, Curves]:
+        return {name: curves([_as_moments(call) for call in calls]) for name, calls in self._now.moments.items()}
+
+    def _gradients(self) -> tuple[tuple[WeightGradient, ...], tuple[str, ...]]:
+        order = self._now.order
+        found, silent = [], []
+        for weight in self._scratch.weights:
+            gradient, weight.parameter.grad = weight.parameter.grad, None
+            size = float(torch.linalg.vector_norm(weight.parameter.detach(), dtype=torch.float64))
+            relative = 0.0
+            if gradient is not None and size > 0:
+                relative = float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) / size
+            if not np.isfinite(relative):
+                raise IdealGroupsError(
+                    f"the gradient of {weight.name} is not finite; check the initialisation and the inputs' range."
+                )
+            if relative > 0:
+                found.append((_place(weight.owner, order), WeightGradient(weight.name, relative)))
+            else:
+                silent.append(weight.name)
+        if not found:
+            raise IdealGroupsError("no weight layer received a gradient; check that the loss depends on the weights.")
+        found.sort(key=lambda item: item[0])
+        return tuple(gradient for _, gradient in found), tuple(silent)
+
+    def _probe(self, name: str, module: nn.Module, norm: Norm, original: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+            now = self._now
+            channels = norm.num_channels
+            if x.ndim < 2 or x.shape[1] != channels:
+                raise IdealGroupsError(
+                    f"{name} has {channels} channels but got an input of shape {tuple(x.shape)}; (N, C, …) is needed."
+                )
+            call = _channel_moments(x.detach(), norm.eps)
+            now.moments[name].append(call)
+            producer = getattr(x, "_idealgroups_producer", None)
+            if producer is not None:
+                now.producers.setdefault(name, producer)
+            elif name not in now.producers:
+                now.waiting.append(name)
+            if now.groups is None or name not in now.groups:
+                _as_trained(module, x)
+                y = original(x, *args, **kwargs)
+            else:
+                weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+                flat = [None if v is None else v.reshape(-1).to(x.dtype) for v in (weight, bias)]
+                y = F.group_norm(x, now.groups[name], flat[0], flat[1], norm.eps)
+                if y.requires_grad:
+                    y.register_hook(_gradient_moments(call, x.detach(), flat[0]))  # type: ignore[no-untyped-call]
+                y = norm.finish(module, y)
+            return y
+
+        return forward
+
+    def _watch_weights(self) -> None:
+        names = defaultdict(list)
+        for weight in self._scratch.weights:
+            names[weight.owner].append(weight.name)
+        for owner, module in self.model.named_modules(remove_duplicate=True):
+            module.register_forward_pre_hook(self._enter(owner))
+            if owner in names:
+                module.register_forward_hook(self._leave(owner))
+
+    def _enter(self, owner: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._now.order.setdefault(owner, len(self._now.order))
+
+        return hook
+
+    def _leave(self, owner: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            now = self._now
+            if not (args and isinstance(args[0], Tensor) and isinstance(output, Tensor)):
+                return
+            now.elements.setdefault(owner, (args[0].numel(), output.numel()))
+            output._idealgroups_producer = owner  # type: ignore[attr-defined]
+            for name in now.waiting:  # pre-activation: the norm belongs to the weight layer behind it
+                now.producers.setdefault(name, owner)
+            now.waiting.clear()
+
+        return hook
+
+
+def _place(owner: str, order: Mapping[str, int]) -> float:
+    """When ``owner`` ran; an owner whose parent uses its weight directly ran when the parent did."""
+    while owner not in order and owner:
+        owner = owner.rpartition(".")[0]
+    return order.get(owner, 0)
+
+
+@torch.no_grad()
+def _channel_moments(x: Tensor, eps: float) -> dict[str, Any]:
+    flat = x.flatten(2) if x.ndim > 2 else x.unsqueeze(-1)
+    var, mean = torch.var_mean(flat, dim=-1, correction=0)
+    return {"mean": mean, "var": var, "positions": flat.shape[-1], "eps": eps}
+
+
+def _gradient_moments(call: dict[str, Any], x: Tensor, gamma: Tensor | None) -> Callable[[Tensor], None]:
+    gamma = None if gamma is None else gamma.detach()
+
+    @torch.no_grad()
+    def hook(gradient: Tensor) -> None:
+        d, z = gradient.reshape(*x.shape[:2], -1), x.reshape(*x.shape[:2], -1)
+        scale = torch.ones(x.shape[1], dtype=x.dtype, device=x.device) if gamma is None else gamma
+        call["grad_sum"] = d.sum(-1) * scale
+        call["grad_square"] = torch.linalg.vector_norm(d, dim=-1) ** 2 * scale**2
+        call["grad_dot"] = torch.einsum("ncs,ncs->nc", d, z) * scale
+
+    return hook
+
+
+def _as_moments(call: Mapping[str, Any]) -> Moments:
+    arrays: dict[str, Any] = {k: v.double().cpu().numpy() if isinstance(v, Tensor) else v for k, v in call.items()}
+    return Moments(**arrays)
+
+
+def _as_trained(module: nn.Module, x: Tensor) -> None:
+    """Batch norm acts as in training, except where one value a channel leaves nothing to normalize."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module.training = x.numel() > x.shape[1]
+
+
+def _call(model: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, tuple):
+        return model(*inputs)
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(inputs)
+
+
+def _copy_inputs(value: Any) -> Any:
+    """Inputs of our own, in float32 where they were in half precision; the model may change them in place."""
+    if isinstance(value, Tensor):
+        value = value.detach().clone()
+        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    if isinstance(value, dict):
+        return {key: _copy_inputs(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_copy_inputs(item) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_copy_inputs(item) for item in value)
+    return value
+
+
+def describe(value: Any) -> str:
+    """Inputs in a few words: ``8x3x224x224`` for a tensor; the parts of a tuple or dict for others."""
+    if isinstance(value, Tensor):
+        return "x".join(map(str, value.shape)) or "scalar"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(describe(item) for item in value) + ")"
+    return str(value)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextmanager
+def _sandbox(seed: int) -> Iterator[None]:
+    """Gradients on, autocast off, random numbers from ``seed``; every random state is put back."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 — the model may draw from it
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autocast("cpu", enabled=False))
+        if torch.cuda.is_available():
+            stack.enter_context(torch.autocast("cuda", enabled=False))
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
