@@ -110,7 +110,7 @@ def gaussian_gain(channels_per_group: float, positions: float = math.inf, mean_s
     if m <= 3 or mean_share >= 1:
         return math.inf
     within, between = 1 - mean_share, mean_share * s + 1 - mean_share
-    step = 1 / 16  # trapezoid in log t: the integrand decays exponentially on both sides, so this is exact to 1e-12
+    step = 1 / 16  # trapezoid in log t: the integrand decays exponentially on both sides: exact to 1e-12 for m >= 4
     log_t = np.arange(-40, 120, step)
     t = np.exp(log_t) / m
     freedom_within, freedom_between = channels_per_group * (s - 1), channels_per_group - 1
