@@ -57,8 +57,9 @@ class Curves:
 
     @property
     def gain(self) -> Floats:
-        """b(c) = amplification - projection, shape (D,)."""
-        return self.amplification - self.projection
+        """b(c) = amplification - projection, shape (D,); -inf where no gradient passes."""
+        lost = np.isposinf(self.projection)
+        return np.where(lost, -np.inf, self.amplification - np.where(lost, 0.0, self.projection))
 
     def at(self, num_groups: int) -> int:
         """Index of ``num_groups`` in the arrays."""
