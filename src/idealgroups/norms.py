@@ -1,7 +1,8 @@
 """Which modules normalize over channels, and how to look at them. The one place that knows other people's classes.
 
 A class is recognised by its base class where it has one in torch, otherwise by name and attributes, so that neither
-torchvision nor timm needs to be installed.
+torchvision nor timm needs to be installed. A subclass with a forward of its own is tried on a small input: a hidden
+activation must not get lost.
 """
 
 from __future__ import annotations
@@ -12,8 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .probing import surprise
+
 _CHANNEL_LAYER_NORM = re.compile(r"LayerNorm\w*[123]d")
-_ODD_NORMS = re.compile(r"Norm\w*[123]d|EvoNorm|FilterResponse|InplaceAbn|AdaGroupNorm|SpatialNorm|GroupNorm|BatchNorm|InstanceNorm")
+_ODD_NORMS = re.compile(
+    r"Norm\w*[123]d|EvoNorm|FilterResponse|InplaceAbn|AdaGroupNorm|SpatialNorm|GroupNorm|BatchNorm|InstanceNorm"
+)
+_AFTER = ("drop", "act")
+_OWN_TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+_READ_FORWARDS = ("torch.nn.", "torchvision.", "timm.", "idealgroups.")
+"""Packages whose forward methods were read: normalize, scale and shift, then ``drop`` and ``act``, nothing else."""
 
 
 @dataclass(frozen=True)
@@ -45,41 +54,22 @@ def recognise(module: nn.Module) -> Norm | None:
     >>> recognise(nn.BatchNorm2d(8)).num_channels, recognise(nn.LayerNorm(8))
     (8, None)
     """
-    kind = type(module).__name__
-    after = tuple(name for name in ("drop", "act") if isinstance(getattr(module, name, None), nn.Module))
-    if isinstance(module, nn.GroupNorm):
-        channels, groups = module.num_channels, module.num_groups
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-        channels, groups = module.num_features, None
-    elif isinstance(module, nn.modules.instancenorm._InstanceNorm):
-        channels = module.num_features
-        groups = channels
-    elif _is_frozen_batch_norm(module):
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        channels, groups = weight.numel(), None
-    elif _is_channel_layer_norm(module):
-        gamma = _vector(getattr(module, "weight", None))
-        channels, groups = module.normalized_shape[0] if gamma is None else gamma.numel(), None
-    else:
-        return None
-    return Norm(
-        kind=kind,
-        num_channels=int(channels),
-        eps=float(getattr(module, "eps", 1e-5)),
-        num_groups=groups,
-        weight=_vector(getattr(module, "weight", None)),
-        bias=_vector(getattr(module, "bias", None)),
-        after=after,
-    )
+    norm = _by_class(module)
+    return None if norm is None or _objection(module, norm) else norm
 
 
 def why_not(module: nn.Module) -> str | None:
     """A sentence on a module that normalizes channels in a way we cannot plan; None for everything else.
 
-    Only the module's own name can tell; what it calls is seen when it runs (:mod:`idealgroups.observe`).
+    Only the module itself can tell here; what it calls is seen when it runs (:mod:`idealgroups.observe`).
+
+    >>> why_not(type("RmsNorm2d", (nn.Module,), {})())
+    'RmsNorm2d normalizes in a way of its own, which no group norm stands for'
     """
-    if recognise(module) is not None or any(recognise(child) is not None for child in module.children()):
+    norm = _by_class(module)
+    if norm is not None:
+        return _objection(module, norm)
+    if any(recognise(child) is not None for child in module.children()):
         return None
     name = type(module).__name__
     if _ODD_NORMS.search(name):
@@ -98,17 +88,59 @@ def is_lazy(module: nn.Module) -> bool:
     return bool(callable(has_uninitialized) and has_uninitialized())
 
 
+def _by_class(module: nn.Module) -> Norm | None:
+    """What the class promises; :func:`_objection` tells whether the module keeps to it."""
+    gamma = _vector(getattr(module, "weight", None))
+    groups: int | None = None
+    if isinstance(module, nn.GroupNorm):
+        channels, groups = module.num_channels, module.num_groups
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        channels = module.num_features
+    elif isinstance(module, nn.modules.instancenorm._InstanceNorm):
+        channels = groups = module.num_features
+    elif gamma is not None and (_is_frozen_batch_norm(module) or _is_channel_layer_norm(module)):
+        channels = gamma.numel()
+    elif isinstance(module, nn.LayerNorm) and _is_channel_layer_norm(module):
+        channels = module.normalized_shape[0]
+    else:
+        return None
+    return Norm(
+        kind=type(module).__name__,
+        num_channels=int(channels),
+        eps=float(getattr(module, "eps", 1e-5)),
+        num_groups=groups,
+        weight=gamma,
+        bias=_vector(getattr(module, "bias", None)),
+        after=tuple(name for name in _AFTER if isinstance(getattr(module, name, None), nn.Module)),
+    )
+
+
+def _objection(module: nn.Module, norm: Norm) -> str | None:
+    """Why a layer of a known class is not what its class promises, or None."""
+    if not isinstance(module, nn.GroupNorm):  # a group norm stays itself when its number of groups changes
+        tensors = {*module._parameters, *module._buffers} - _OWN_TENSORS
+        own = sorted(tensors | (set(module._modules) - set(_AFTER)))
+        if own:
+            return f"{norm.kind} has parameters or layers of its own ({', '.join(own)}), which a group norm would lose"
+    if is_lazy(module) or type(module).forward.__module__.startswith(_READ_FORWARDS):
+        return None
+    return surprise(module, norm)
+
+
 def _is_frozen_batch_norm(module: nn.Module) -> bool:
     names = ("weight", "bias", "running_mean", "running_var")
-    return "FrozenBatchNorm" in type(module).__name__ and all(isinstance(getattr(module, n, None), Tensor) for n in names)
+    frozen = any("FrozenBatchNorm" in cls.__name__ for cls in type(module).__mro__)
+    return frozen and all(isinstance(getattr(module, n, None), Tensor) for n in names)
 
 
 def _is_channel_layer_norm(module: nn.Module) -> bool:
     """LayerNorm2d of torchvision and timm, and ConvNeXt's ``data_format="channels_first"``: over C of (N, C, …)."""
     if getattr(module, "data_format", None) == "channels_first":
         return _vector(getattr(module, "weight", None)) is not None and "LayerNorm" in type(module).__name__
-    return isinstance(module, nn.LayerNorm) and any(_CHANNEL_LAYER_NORM.search(c.__name__) for c in type(module).__mro__)
+    named = any(_CHANNEL_LAYER_NORM.search(cls.__name__) for cls in type(module).__mro__)
+    return named and isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
 
 
 def _vector(value: object) -> Tensor | None:
-    return value.reshape(-1) if isinstance(value, Tensor) and not isinstance(value, torch.nn.UninitializedParameter) else None
+    known = isinstance(value, Tensor) and not isinstance(value, torch.nn.UninitializedParameter)
+    return value.reshape(-1) if known else None  # type: ignore[attr-defined]
