@@ -12,6 +12,7 @@ class GroupNormAct(nn.GroupNorm):
 
     Shape: (N, C, …) to the same.
 
+    >>> import torch
     >>> layer = GroupNormAct(2, 4, act=nn.ReLU())
     >>> list(layer.state_dict()), bool((layer(torch.randn(3, 4, 8)) >= 0).all())
     (['weight', 'bias'], True)

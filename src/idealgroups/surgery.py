@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic
 
 from torch import Tensor, nn
 
 from .building import norm_layer
-from .copying import copy_model, refuse_unsupported
+from .copying import Model, copy_model, refuse_unsupported
 from .fitting import Patterns, fit
 from .layers import GroupNormAct
 from .norms import Norm, recognise
@@ -29,14 +30,14 @@ _SETTINGS |= {"momentum", "track_running_stats", "process_group", "data_format",
 
 
 @dataclass(frozen=True)
-class Surgery:
+class Surgery(Generic[Model]):
     """What was done. ``print(surgery)`` is a summary.
 
     ``model``: the converted model. ``replaced``: {layer: (class before, number of groups now)}. ``left``: {layer: why},
     every layer that normalizes and is as it was.
     """
 
-    model: nn.Module
+    model: Model
     replaced: Mapping[str, tuple[str, int]]
     left: Mapping[str, str]
 
@@ -50,12 +51,12 @@ class Surgery:
 
 def apply(
     plan: Plan,
-    model: nn.Module,
+    model: Model,
     *,
     inplace: bool = False,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
-) -> nn.Module:
+) -> Model:
     """The model with a group norm of the planned number of groups in place of every planned layer.
 
     See :func:`replace_norms`, which also tells what was done.
@@ -65,12 +66,12 @@ def apply(
 
 def replace_norms(
     plan: Plan,
-    model: nn.Module,
+    model: Model,
     *,
     inplace: bool = False,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
-) -> Surgery:
+) -> Surgery[Model]:
     """Carry out ``plan``: batch norm and its kin become ``torch.nn.GroupNorm``, group norms get a new number of groups.
 
     Kept: γ and β (the same parameters), eps, dtype, device, ``requires_grad``, training flags, hooks, a layer's own
