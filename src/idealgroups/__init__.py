@@ -8,12 +8,13 @@ ig.measure(model, example_inputs)                 # the relative gradient of eve
 
 from importlib.metadata import version as _version
 
+from .building import norm_layer
 from .errors import IdealGroupsError
 from .measuring import Measurement, measure
 from .planning import convert, plan
 from .plans import Plan, Site
 from .strategies import STRATEGIES
-from .surgery import apply, norm_layer
+from .surgery import apply
 
 __version__ = _version("idealgroups")
 

@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from .errors import IdealGroupsError
+from .fitting import Patterns, fit
 from .loss import Loss
 from .observe import Observer, WeightGradient, describe
 from .plans import Plan
-from .surgery import apply
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ def measure(
     >>> [layer.name for layer in measure(net, torch.randn(16, 8)).layers]
     ['0.weight', '2.weight']
     """
+    groups = None
     if plan is not None:
         if not isinstance(plan, Plan):
             raise IdealGroupsError(f"plan= takes a Plan, not a {type(plan).__name__}; make one with idealgroups.plan.")
-        model = apply(plan, model)
-    seen = Observer(model, example_inputs, loss, seed).observe(None)
+        groups = fit(plan, model, Patterns()).groups
+    seen = Observer(model, example_inputs, loss, seed).observe(groups)
     return Measurement(
         model=name or type(model).__name__,
         input=describe(example_inputs),
