@@ -69,7 +69,7 @@ def why_not(module: nn.Module) -> str | None:
     norm = _by_class(module)
     if norm is not None:
         return _objection(module, norm)
-    if any(recognise(child) is not None for child in module.children()):
+    if is_token_layer_norm(module) or any(recognise(child) is not None for child in module.children()):
         return None
     name = type(module).__name__
     if _ODD_NORMS.search(name):
@@ -137,8 +137,10 @@ def _is_channel_layer_norm(module: nn.Module) -> bool:
     """LayerNorm2d of torchvision and timm, and ConvNeXt's ``data_format="channels_first"``: over C of (N, C, …)."""
     if getattr(module, "data_format", None) == "channels_first":
         return _vector(getattr(module, "weight", None)) is not None and "LayerNorm" in type(module).__name__
+    if not isinstance(module, nn.LayerNorm) or type(module).forward is nn.LayerNorm.forward:
+        return False
     named = any(_CHANNEL_LAYER_NORM.search(cls.__name__) for cls in type(module).__mro__)
-    return named and isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
+    return named and len(module.normalized_shape) == 1
 
 
 def _vector(value: object) -> Tensor | None:

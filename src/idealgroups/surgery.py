@@ -14,15 +14,12 @@ from typing import Generic
 
 from torch import Tensor, nn
 
-from .building import norm_layer
 from .copying import Model, copy_model, refuse_unsupported
 from .fitting import Patterns, fit
 from .layers import GroupNormAct
 from .norms import Norm, recognise
 from .plans import Plan
 from .warning import warn_of_lost_training
-
-__all__ = ["GroupNormAct", "Surgery", "apply", "norm_layer", "replace_norms"]
 
 _SETTINGS = {"num_features", "num_channels", "num_groups", "eps", "affine", "elementwise_affine", "normalized_shape"}
 _SETTINGS |= {"momentum", "track_running_stats", "process_group", "data_format", "_fast_norm"}
