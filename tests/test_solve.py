@@ -1,0 +1,96 @@
+"""The one-dimensional solve, on made-up networks whose answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from idealgroups.curves import Curves
+from idealgroups.solve import CLOSE_ENOUGH, ISOMETRY_TOLERANCE, MAX_BUDGET, MAX_STEPS, MIN_BUDGET, Groups, solve
+from idealgroups.theory import conv_gain, divisors
+
+CHANNELS = 64
+
+
+@dataclass(frozen=True)
+class Made:
+    curves: Mapping[str, Curves]
+    trend: float
+
+
+class World:
+    """Layers with the closed-form gain; the trend falls with the sum of the gains."""
+
+    def __init__(self, mean_shares: list[float], slope: float, sensitivity: float = 1.0) -> None:
+        self.slope, self.sensitivity, self.passes = slope, sensitivity, 0
+        widths = divisors(CHANNELS)
+        self.curves = {
+            f"layer{i}": Curves(
+                np.array(widths),
+                np.array([conv_gain(c, rho, CHANNELS) for c in widths]),
+                np.zeros(len(widths)),
+                positions=64,
+                mean_share=rho,
+            )
+            for i, rho in enumerate(mean_shares)
+        }
+
+    def trend(self, groups: Groups) -> float:
+        gains = sum(float(self.curves[n].gain[self.curves[n].at(g)]) for n, g in groups.items())
+        return self.slope - self.sensitivity * gains
+
+    def observe(self, groups: Groups) -> Made:
+        self.passes += 1
+        return Made(self.curves, self.trend(groups))
+
+    def solve(self) -> tuple[float, Groups, float]:
+        point = solve(self.observe, lambda name, budget: budget, MIN_BUDGET, dict.fromkeys(self.curves, 1))
+        return point.budget, point.groups, point.measured.trend
+
+
+def test_early_gradients_already_larger_means_one_group() -> None:
+    budget, groups, trend = World([0.3] * 5, slope=-0.5).solve()
+    assert set(groups.values()) == {1}
+    assert (budget, trend) == (0.0, -0.5)
+
+
+def test_a_flat_trend_gives_as_many_groups_as_the_largest_budget_allows() -> None:
+    budget, groups, _ = World([0.318] * 5, slope=0.0, sensitivity=0.0).solve()
+    assert budget == MAX_BUDGET
+    assert set(groups.values()) == {CHANNELS}
+
+
+def test_the_answer_is_the_finest_uniform_width_that_stays_isometric() -> None:
+    # Ten layers alike: the trend at c is 1 - 10·b(c). b(4) = 0.080, b(2) = 0.170: 4 holds at 0.2, 2 falls to -0.7.
+    _, groups, trend = World([0.318] * 10, slope=1.0).solve()
+    assert set(groups.values()) == {CHANNELS // 4}
+    assert trend == pytest.approx(1 - 10 * conv_gain(4, 0.318, CHANNELS))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(0.01, 0.95), min_size=1, max_size=40),
+    st.floats(-1, 6),
+    st.floats(0, 3),
+)
+def test_never_below_the_tolerance_unless_one_group_is_and_never_too_many_passes(
+    mean_shares: list[float], slope: float, sensitivity: float
+) -> None:
+    world = World(mean_shares, slope, sensitivity)
+    budget, groups, trend = world.solve()
+    assert world.passes <= MAX_STEPS + 3
+    assert trend >= -ISOMETRY_TOLERANCE or set(groups.values()) == {1}
+    assert trend == world.trend(groups)
+    for name, number in groups.items():
+        assert world.curves[name].amplification[world.curves[name].at(number)] <= budget + 1e-9
+
+
+def test_stops_when_close_enough() -> None:
+    world = World(list(np.linspace(0.05, 0.9, 50)), slope=3.0)
+    _, _, trend = world.solve()
+    assert -ISOMETRY_TOLERANCE <= trend <= -ISOMETRY_TOLERANCE + 2 * CLOSE_ENOUGH
