@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -33,5 +34,6 @@ class GroupNormAct(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name for it
         """Normalize, scale and shift, drop, activate."""
-        output: Tensor = self.act(self.drop(super().forward(input)))
-        return output
+        # Not super().forward, which TorchScript does not know.
+        x = F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        return self.act(self.drop(x))  # type: ignore[no-any-return]
