@@ -336,6 +336,69 @@ def test_weight_standardization_leaves_nothing_to_choose() -> None:
     assert gains["standardized"] == pytest.approx(0, abs=0.03)
 
 
+def relative_gradients(c: int, pooled: bool) -> list[tuple[float, float, float]]:
+    """(log u, the formula for it, coherence q of the gradient) of each layer of a plain network, first layer first."""
+    width, depth, side, samples = 48, 5, 16, 8
+    h = torch.randn(samples, width, side, side, dtype=torch.float64).relu()
+    seen = []
+    for _ in range(depth):
+        w = (torch.randn(width, width, 3, 3, dtype=torch.float64) * math.sqrt(2 / (9 * width))).requires_grad_()
+        z = F.conv2d(h, w, padding=1)
+        z.retain_grad()
+        seen.append((h.detach().flatten(2), w, z))
+        h = F.group_norm(z, width // c, eps=0.0).relu()
+    h = h.mean((2, 3)) if pooled else h
+    h.backward(torch.randn_like(h))
+    layers = []
+    for x, w, z in seen:
+        assert z.grad is not None
+        assert w.grad is not None
+        gradient, positions = z.grad.flatten(2), side**2
+        square = x.square().sum()
+        share = positions * x.mean(-1).square().sum() / square
+        total = gradient.square().sum()
+        coherence = positions * gradient.mean(-1).square().sum() / total
+        u_squared = total * 9 * square / (samples * positions) * (1 + positions * coherence * share)
+        size = w.detach().square().sum()
+        layers.append((float(w.grad.square().sum() / size), float(u_squared / size), float(coherence)))
+    return [(math.log(u) / 2, math.log(formula) / 2, q) for u, formula, q in layers]
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("c", [1, 8, 48])
+def test_relative_gradient_from_norms_and_coherence(c: int, pooled: bool) -> None:
+    """u² = ‖dz‖²·k²·E‖x‖²·(1 + S·q·ρ) / ‖W‖², with nothing fitted, holds for log u to 0.4."""
+    torch.manual_seed(c)
+    for log_u, formula, coherence in relative_gradients(c, pooled):
+        assert formula == pytest.approx(log_u, abs=0.4)
+        if not pooled:
+            assert coherence < 0.02
+        if c == 1:
+            assert coherence < 1e-9  # instance norm removes exactly what is constant over positions
+
+
+def test_a_global_pool_makes_late_gradients_coherent() -> None:
+    """The second thing that moves the trend: more so with large groups, and less the further down."""
+    torch.manual_seed(0)
+    coherence = {c: [q for _, _, q in relative_gradients(c, pooled=True)] for c in (2, 8, 48)}
+    for shares in coherence.values():
+        assert shares == sorted(shares)
+    assert coherence[2][-1] < coherence[8][-1] < coherence[48][-1]
+    assert coherence[48][-1] > 0.5
+
+
+def test_trend_of_a_structureless_gradient_follows_the_gains() -> None:
+    """Without a pool the trend of log u moves by half the gains of the layers above, (depth - 1)·b/2 in all."""
+    change = []
+    for seed in range(6):
+        trends = {}
+        for c in (1, 48):
+            torch.manual_seed(seed)
+            trends[c] = trend(np.array([log_u for log_u, _, _ in relative_gradients(c, pooled=False)]))
+        change.append(trends[1] - trends[48])
+    assert np.mean(change) == pytest.approx(-4 * conv_gain(1) / 2, rel=0.15)
+
+
 # --- properties ------------------------------------------------------------------------------------------------------
 
 budgets = st.floats(1e-4, 5)
