@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import timm
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+import idealgroups as ig
 from hand_plans import groups_in, make_plan, make_site, mixed_groups, plan_for
 from idealgroups.copying import copy_model
 from idealgroups.errors import IdealGroupsError
@@ -535,3 +537,42 @@ def test_the_summary_survives_pickling_with_its_model() -> None:
     again = pickle.loads(pickle.dumps(done))
     assert again.replaced == done.replaced
     assert groups_in(again.model) == {"1": 4}
+
+
+# --- with real plans -------------------------------------------------------------------------------------------------
+
+
+def tiny_resnet() -> nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=10)
+
+
+def test_a_saved_plan_is_applied_to_a_fresh_network(tmp_path: Path) -> None:
+    x = torch.randn(4, 3, 32, 32)
+    converted, plan = ig.convert(tiny_resnet(), x)
+    plan.save(tmp_path / "plan.json")
+    fresh = ig.apply(Plan.load(tmp_path / "plan.json"), tiny_resnet())
+    assert groups_in(fresh) == groups_in(converted) == plan.num_groups
+    torch.testing.assert_close(fresh(x), converted(x))
+
+
+def test_a_converted_network_is_planned_alike() -> None:
+    x = torch.randn(4, 3, 32, 32)
+    converted, plan = ig.convert(tiny_resnet(), x)
+    again = ig.plan(converted, x)
+    assert {site.name: site.groups_before for site in again.sites} == plan.num_groups
+    assert again.num_groups == plan.num_groups
+
+
+def test_convert_takes_patterns_and_works_in_place() -> None:
+    model = tiny_resnet()
+    same, plan = ig.convert(model, torch.randn(4, 3, 32, 32), inplace=True, exclude="bn1")
+    assert same is model
+    assert isinstance(model.bn1, nn.BatchNorm2d)
+    assert groups_in(model) == {name: g for name, g in plan.num_groups.items() if name != "bn1"}
+
+
+def test_sharing_survives_planning() -> None:
+    converted, plan = ig.convert(Sharing(), torch.randn(4, 3, 12, 12))
+    assert list(plan.num_groups) == ["first.1"]
+    assert converted.plain[0].num_groups == plan.num_groups["first.1"]

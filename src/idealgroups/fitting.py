@@ -58,6 +58,9 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
 
     Raises:
         IdealGroupsError: the first difference between the two, or a pattern that matches nothing.
+
+    Warns:
+        UserWarning: the model has layers that the plan says nothing about.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     normalizing = {name: why for name, module in model.named_modules() if (why := _normalizes(module)) is not None}
@@ -80,14 +83,19 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
             work.left[site.name] = "has its planned number of groups already"
         elif twin is site:
             work.groups[site.name] = site.num_groups
+    others = {n: why for n, why in normalizing.items() if n not in work.left and id(modules[n]) not in planned}
+    _leave(others, plan, patterns, work)
+    return work
+
+
+def _leave(others: dict[str, str], plan: Plan, patterns: Patterns, work: Work) -> None:
+    """Note why each of ``others``, layers that no site of the plan stands for, stays as it is."""
     missed = {item.name: item.why for item in plan.not_understood}
     unknown = []
-    for name, why in normalizing.items():
-        if name in work.groups or name in work.left or id(modules[name]) in planned:
-            continue
-        work.left[name] = patterns.why_not(name) or missed.get(name) or why
-        if not work.left[name]:
-            work.left[name] = "is not in the plan"
+    for name, why in others.items():
+        reason = patterns.why_not(name) or missed.get(name) or why
+        work.left[name] = reason or "is not in the plan"
+        if not reason:
             unknown.append(name)
     if unknown:
         warnings.warn(
@@ -96,7 +104,6 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
             UserWarning,
             stacklevel=outside(),
         )
-    return work
 
 
 def _normalizes(module: nn.Module) -> str | None:

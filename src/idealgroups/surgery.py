@@ -56,7 +56,13 @@ def apply(
 ) -> Model:
     """The model with a group norm of the planned number of groups in place of every planned layer.
 
-    See :func:`replace_norms`, which also tells what was done.
+    Arguments, errors and warnings as in :func:`replace_norms`, which also tells what was replaced, left and why.
+
+    >>> import torch, idealgroups as ig
+    >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU())
+    >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="channels-16")
+    >>> ig.apply(plan, net)[1].num_groups, type(net[1]).__name__
+    (2, 'BatchNorm2d')
     """
     return replace_norms(plan, model, inplace=inplace, include=include, exclude=exclude).model
 
@@ -91,6 +97,13 @@ def replace_norms(
 
     Warns:
         UserWarning: trained layers change their function; or the model has layers that the plan does not know.
+
+    >>> import torch, idealgroups as ig
+    >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.Flatten(), nn.Linear(1152, 8), nn.LayerNorm(8))
+    >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="channels-16")
+    >>> print(replace_norms(plan, net))
+    replaced 1: 1 BatchNorm2d
+    left 1: layer norm over the last dimension, not over channels
     """
     refuse_unsupported(model)
     work = fit(plan, model, Patterns(include, exclude))
