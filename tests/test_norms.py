@@ -12,6 +12,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from idealgroups.layers import GroupNormAct
 from idealgroups.norms import is_lazy, is_token_layer_norm, recognise, why_not
+from idealgroups.probing import surprise
 
 
 class ReluBatchNorm(nn.BatchNorm2d):
@@ -108,6 +109,14 @@ def test_known_layers_are_recognised(name: str) -> None:
     assert norm is not None
     assert (norm.num_channels, norm.num_groups, norm.kind) == (8, groups, type(module).__name__)
     assert why_not(module) is None
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if name != "SyncBatchNorm"])  # which runs on GPUs only
+def test_the_forwards_that_are_trusted_deserve_it(name: str) -> None:
+    module, _ = KNOWN[name]
+    norm = recognise(module)
+    assert norm is not None
+    assert surprise(module, norm) is None
 
 
 UNKNOWN = {

@@ -103,6 +103,13 @@ def test_a_converted_network_learns_privately() -> None:
     assert accuracy > 0.6  # 0.1 is chance
 
 
+def test_a_network_that_is_private_already_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(8, 8))
+    plan = plan_for(model, {"1": 2})
+    with pytest.raises(ig.IdealGroupsError, match=r"made private by Opacus.*before make_private"):
+        ig.apply(plan, GradSampleModule(model))
+
+
 # --- the cases of Opacus's own tests ---------------------------------------------------------------------------------
 
 
