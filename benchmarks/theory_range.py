@@ -203,7 +203,7 @@ def _layer(conv: nn.Conv2d, seen: dict[str, float]) -> Layer:
     log_size = math.log(float(torch.linalg.vector_norm(weight)))
     log_u = math.log(float(torch.linalg.vector_norm(conv.weight.grad))) - log_size
     white = 0.5 * math.log(seen["gradient"] * seen["input"] * weight[0, 0].numel()) - log_size
-    return Layer(log_u, white + 0.5 * math.log1p(seen["coherence"] * seen["rho"]), white)
+    return Layer(log_u, white + 0.5 * math.log1p(seen["rho"] * (seen["coherence"] - 1)), white)
 
 
 def plain(depth: int = 8, width: int = 64, kernel: int = 3, pool: bool = True) -> nn.Sequential:
