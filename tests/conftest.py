@@ -26,7 +26,9 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
         "requires_grad": {n: p.requires_grad for n, p in model.named_parameters()},
         "training": {n: m.training for n, m in model.named_modules()},
         "modules": {n: (id(m), m.__dict__.get("forward")) for n, m in model.named_modules()},
-        "hooks": {(n, h): len(getattr(m, h)) for n, m in model.named_modules() for h in hooks if getattr(m, h) is not None},
+        "hooks": {
+            (n, h): len(getattr(m, h)) for n, m in model.named_modules() for h in hooks if getattr(m, h) is not None
+        },
         "torch": torch.get_rng_state(),
         "numpy": np.random.get_state()[1].copy(),  # noqa: NPY002
         "python": random.getstate(),
@@ -59,3 +61,7 @@ def untouched() -> Callable[[nn.Module, Callable[[], Any]], Any]:
             assert [key for key in before if not same(before[key], after[key])] == []
 
     return check
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="write the golden tables anew")

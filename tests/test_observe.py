@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import zoo
 from torch import Tensor, nn
 
+import zoo
 from idealgroups import IdealGroupsError
 from idealgroups.observe import Observer
 from idealgroups.theory import divisors
@@ -69,7 +69,11 @@ def test_relative_gradients_are_those_of_autograd() -> None:
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     seen = Observer(model, x, lambda y: y.square().sum()).observe(None)
     model(x).square().sum().backward()
-    expected = {n: float(p.grad.norm() / p.detach().norm()) for n, p in model.named_parameters() if p.ndim > 1 and p.grad is not None}
+    expected = {
+        n: float(p.grad.norm() / p.detach().norm())
+        for n, p in model.named_parameters()
+        if p.ndim > 1 and p.grad is not None
+    }
     assert {g.name: pytest.approx(g.relative) for g in seen.gradients} == expected
     assert [g.name for g in seen.gradients] == ["0.0.weight", "1.0.weight", "3.weight"]
 
@@ -148,7 +152,8 @@ def test_branches_that_start_at_zero_are_measured_switched_on() -> None:
     assert observer.woken == {"branch1.1.weight", "branch2.2.weight", "layer_scale"}
     seen = observer.observe(None)
     assert seen.silent == ()
-    assert len(seen.gradients) == 5 and all(g.relative > 1e-4 for g in seen.gradients)
+    assert len(seen.gradients) == 5
+    assert all(g.relative > 1e-4 for g in seen.gradients)
 
 
 def test_functional_norms_are_seen_and_functional_dropout_is_off() -> None:

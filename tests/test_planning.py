@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import zoo
 from torch import Tensor, nn
 
 import idealgroups as ig
+import zoo
 from idealgroups.inputs import synthetic
 from idealgroups.solve import ISOMETRY_TOLERANCE
 from idealgroups.theory import MIN_GROUP_ELEMENTS
@@ -24,14 +24,21 @@ def train_one_step(model: nn.Module, inputs: Any) -> None:
     tensors = [t for t in _leaves(output) if t.is_floating_point()]
     sum(t.square().mean() for t in tensors).backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert gradients and all(g.isfinite().all() for g in gradients)
+    assert gradients
+    assert all(g.isfinite().all() for g in gradients)
     torch.optim.SGD(model.parameters(), 0.01).step()
 
 
 def _leaves(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else vars(value).values()
+    items = (
+        value.values()
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, list | tuple)
+        else vars(value).values()
+    )
     return [t for item in items for t in _leaves(item)]
 
 
@@ -83,7 +90,9 @@ def test_real_networks_plan_convert_and_train(untouched: Untouched, name: str) -
     assert plan.trend_after >= -ISOMETRY_TOLERANCE or set(plan.num_groups.values()) == {1}
     assert plan.seconds > 0
     converted = ig.apply(plan, model)
-    assert [m.num_groups for m in converted.modules() if isinstance(m, nn.GroupNorm)].__len__() == layers
+    assert sorted(m.num_groups for m in converted.modules() if isinstance(m, nn.GroupNorm)) == sorted(
+        plan.num_groups.values()
+    )
     # What was measured on the scratch copy is what the converted network does.
     measured = ig.measure(converted, x)
     assert measured.trend == pytest.approx(plan.trend_after, abs=0.02)
@@ -209,7 +218,9 @@ def test_a_batch_of_one_with_one_position_can_be_planned() -> None:
         (lambda: ig.plan("resnet50", torch.randn(2, 4, 8, 8)), "torch.nn.Module"),
         (lambda: ig.measure(zoo.plain(), torch.randn(2, 3, 8, 8), plan="plan.json"), "takes a Plan, not a str"),
         (
-            lambda: ig.measure(zoo.plain(24), torch.randn(2, 3, 8, 8), plan=ig.plan(zoo.plain(), torch.randn(2, 3, 8, 8))),
+            lambda: ig.measure(
+                zoo.plain(24), torch.randn(2, 3, 8, 8), plan=ig.plan(zoo.plain(), torch.randn(2, 3, 8, 8))
+            ),
             "0.1.*16.*24|0.1.*24.*16",
         ),
     ],

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idealgroups.curves import Curves
-from idealgroups.solve import CLOSE_ENOUGH, ISOMETRY_TOLERANCE, MAX_BUDGET, MAX_STEPS, MIN_BUDGET, Groups, solve
+from idealgroups.solve import CLOSE_ENOUGH, ISOMETRY_TOLERANCE, MAX_BUDGET, MAX_STEPS, Groups, solve
 from idealgroups.theory import conv_gain, divisors
 
 CHANNELS = 64
@@ -49,7 +49,7 @@ class World:
         return Made(self.curves, self.trend(groups))
 
     def solve(self) -> tuple[float, Groups, float]:
-        point = solve(self.observe, lambda name, budget: budget, MIN_BUDGET, dict.fromkeys(self.curves, 1))
+        point = solve(self.observe, lambda name, budget: budget, 0.0, dict.fromkeys(self.curves, 1))
         return point.budget, point.groups, point.measured.trend
 
 

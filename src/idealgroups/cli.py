@@ -40,6 +40,7 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSO
 @app.command(name="plan")
 def plan_command(
     model: Model,
+    /,
     *,
     strategy: Annotated[str, Parameter(help="isometric, hybrid, block, or an existing method.")] = "isometric",
     input_shape: Input = None,
@@ -72,6 +73,7 @@ def plan_command(
 @app.command(name="measure")
 def measure_command(
     model: Model,
+    /,
     *,
     plan: Annotated[Path | None, Parameter(help="A saved plan: measure before and after, side by side.")] = None,
     input_shape: Input = None,
@@ -104,6 +106,7 @@ def measure_command(
 @app.command(name="compare")
 def compare_command(
     model: Model,
+    /,
     *,
     strategies: Annotated[
         str, Parameter(help="Names joined by commas.")

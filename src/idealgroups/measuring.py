@@ -20,7 +20,8 @@ class Measurement:
     """u = ‖∂L/∂W‖_F / ‖W‖_F of every weight layer, in execution order. ``print`` it for a table.
 
     ``trend``: last minus first of the least-squares line of log u (0 is isometric from end to end; negative: early
-    layers have the larger gradients). ``spread``: standard deviation of log u. ``silent``: weights that no gradient reached.
+    layers have the larger gradients). ``spread``: standard deviation of log u. ``silent``: weights that no
+    gradient reached.
     """
 
     model: str

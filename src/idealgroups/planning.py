@@ -17,7 +17,7 @@ from .norms import why_not
 from .observe import Observation, Observer, Survey, describe
 from .plans import NotUnderstood, Plan, Site
 from .progress import Steps, steps
-from .solve import MAX_STEPS, MIN_BUDGET, solve
+from .solve import MAX_STEPS, solve
 from .strategies import (
     SOLVED,
     block_ideal_groups,
@@ -166,10 +166,8 @@ class Network:
         rule = habit(strategy)
         if strategy in SOLVED:
             ratios = {fact.name: fact.ratio for fact in self._facts}
-            # Below -max(log r) the hybrid rule gives every layer one group.
-            lowest = (
-                MIN_BUDGET if strategy == "isometric" else -max(0.0, *(math.log(r) for r in ratios.values())) - 0.01
-            )
+            # At -max(log r) the hybrid rule leaves no layer any budget.
+            lowest = 0.0 if strategy == "isometric" else min(0.0, *(-math.log(r) for r in ratios.values()))
             point = solve(
                 observe,
                 lambda layer, epsilon: layer_budget(strategy, epsilon, ratios[layer]),

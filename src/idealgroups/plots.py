@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from .errors import IdealGroupsError
 from .measuring import Measurement
@@ -30,6 +31,7 @@ def draw_gradients(axes: Axes, measured: Sequence[tuple[str, Measurement]], emph
         line = one.trend * (x - x.mean()) / max(len(x) - 1, 1)
         label = f"{title}: {one.trend:+.2f}".replace("-", "−")
         axes.plot(x, line, color=color, lw=2.5 if title == emphasize else 1.5, label=label, zorder=3 if strong else 2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.axhline(0, color="grey", lw=0.6, ls=":")
     axes.set_xlabel("weight layer, in execution order")
     axes.set_ylabel("log u − mean (u = ‖∂L/∂W‖ / ‖W‖)")

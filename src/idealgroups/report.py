@@ -14,7 +14,7 @@ from rich.text import Text
 from .measuring import Measurement
 from .plans import Plan, Site
 
-WIDTH = 110
+WIDTH = 140
 
 
 def as_text(*parts: RenderableType, width: int = WIDTH) -> str:
@@ -31,16 +31,13 @@ def plan_table(plan: Plan) -> tuple[RenderableType, ...]:
     """The table of a plan, its summary line, and what was not understood."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("layer", overflow="fold")
-    table.add_column("kind")
+    table.add_column("kind", no_wrap=True)
     for title in ("channels", "positions", "before", "ideal", "groups", "per group", "gain"):
-        table.add_column(title, justify="right")
-    notes = any(site.note for site in plan.sites)
-    if notes:
-        table.add_column("note", overflow="fold")
+        table.add_column(title, justify="right", no_wrap=True)
     for run in _runs(plan.sites):
         site = run[0]
         name = site.name or "(the model)"
-        row = [
+        table.add_row(
             name if len(run) == 1 else f"{name} … {run[-1].name} ({len(run)})",
             site.kind,
             str(site.num_channels),
@@ -50,15 +47,15 @@ def plan_table(plan: Plan) -> tuple[RenderableType, ...]:
             str(site.num_groups),
             str(site.channels_per_group),
             _range([s.gain for s in run], digits=2),
-        ]
-        table.add_row(*row, *([site.note] if notes else []))
+        )
     parts: list[RenderableType] = [table, Text(), Text(summary(plan))]
+    parts += [Text(note) for note in _notes(plan.sites)]
     parts += [Text(f"not understood: {miss.name or '(the model)'} {miss.why}") for miss in plan.not_understood]
     return tuple(parts)
 
 
 def summary(plan: Plan) -> str:
-    """One line: how many layers, which groups, and what it does to the trend."""
+    """Two lines: how many layers with which groups, and what that does to the trend."""
     groups = [site.num_groups for site in plan.sites]
     widths = [site.channels_per_group for site in plan.sites]
     budget = "" if plan.budget is None else f", budget ε = {plan.budget:.3g}"
@@ -67,8 +64,9 @@ def summary(plan: Plan) -> str:
     )
     return (
         f"{plan.model} on {plan.input}, {plan.strategy}{budget}: {len(plan.sites)} layers with {number} "
-        f"(median {np.median(widths):g} channels per group); trend of log u {_signed(plan.trend_before)} → "
-        f"{_signed(plan.trend_after)}, spread {plan.spread_before:.2f} → {plan.spread_after:.2f}, {plan.seconds:.1f} s"
+        f"(median {np.median(widths):g} channels per group)\n"
+        f"trend of log u {_signed(plan.trend_before)} → {_signed(plan.trend_after)}, "
+        f"spread {plan.spread_before:.2f} → {plan.spread_after:.2f}, {plan.seconds:.1f} s"
     )
 
 
@@ -119,6 +117,17 @@ def comparison_table(plans: Sequence[Plan]) -> tuple[RenderableType, ...]:
         f"spread {first.spread_before:.2f}. A trend of 0 is isometric from end to end."
     )
     return table, Text(), Text(line)
+
+
+def _notes(sites: Sequence[Site]) -> list[str]:
+    """One line a note, with the layers it is about."""
+    about: dict[str, list[str]] = {}
+    for site in sites:
+        if site.note:
+            about.setdefault(site.note, []).append(site.name or "(the model)")
+    return [
+        f"note: {names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}: {note}" for note, names in about.items()
+    ]
 
 
 def _runs(sites: Sequence[Site]) -> list[list[Site]]:

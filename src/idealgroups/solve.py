@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,14 +21,17 @@ MAX_BUDGET = conv_gain(1)
 """The largest ε tried: what instance norm gains behind a ReLU, log(π/(π-1)) = 0.38. Beyond it a layer would lose or
 gain more than any grouping of an ordinary convolution does."""
 
-MIN_BUDGET = 0.005
-"""The smallest ε worth trying; below it nearly every layer has one group."""
-
 MAX_STEPS = 7
-"""Most halvings of the bracket, on the scale of log ε: 0.38 / 0.005 = 2^6.3, so ε is found within 4 percent."""
+"""Most evaluations between the ends of the bracket. The trend is nearly linear in ε, so two or three are usual."""
 
-CLOSE_ENOUGH = 0.05
-"""The solve stops at a trend in [-δ, -δ + 0.05]: closer is within the noise of a batch."""
+CLOSE_ENOUGH = 0.1
+"""The solve stops at a trend in [-δ, -δ + 0.1], or when ε is known to :data:`RESOLUTION`: the noise of one batch."""
+
+RESOLUTION = 0.04
+"""Relative precision of ε."""
+
+NEAR_ENOUGH = 0.4
+"""Trends that differ by less belong to networks whose curves are interchangeable."""
 
 
 class Measured(Protocol):
@@ -59,43 +61,60 @@ def solve(
     lowest: float,
     one_group: Groups,
 ) -> Point:
-    """The largest ε in [``lowest``, :data:`MAX_BUDGET`] with T(ε) ≥ -δ, by bisection; one group if there is none.
+    """The largest ε in [``lowest``, :data:`MAX_BUDGET`] with T(ε) ≥ -δ, between one group and as many as may be.
+
+    Regula falsi in ε, safeguarded by bisection.
 
     Args:
         observe: one forward and backward pass with given groups.
         layer_budget: (layer, ε) → that layer's own budget.
-        lowest: ε at which every layer has one group, or nearly so.
+        lowest: ε at which every layer has one group.
         one_group: {layer: 1}.
     """
     start = observe(one_group)
-    good = Point(0.0 if lowest > 0 else lowest, one_group, start)
+    good = Point(lowest, one_group, start)
     if start.trend < -ISOMETRY_TOLERANCE:
         return good
-    first = _evaluate(MAX_BUDGET, start, observe, layer_budget)
-    bad = _evaluate(MAX_BUDGET, first.measured, observe, layer_budget)
+    bad = _evaluate(MAX_BUDGET, good, observe, layer_budget)
     if bad.measured.trend >= -ISOMETRY_TOLERANCE:
         return bad
-    low, high = lowest, MAX_BUDGET
+    moved: list[str] = []
     for _ in range(MAX_STEPS):
-        if good.groups == bad.groups or good.measured.trend <= -ISOMETRY_TOLERANCE + CLOSE_ENOUGH:
+        excess = good.measured.trend + ISOMETRY_TOLERANCE
+        resolved = bad.budget - good.budget <= RESOLUTION * abs(bad.budget)
+        if good.groups == bad.groups or excess <= CLOSE_ENOUGH or resolved:
             break
-        middle = math.sqrt(low * high) if low > 0 else (low + high) / 2
-        # The curves depend on the groups of all layers. Those of the nearer end of the bracket serve for the middle,
-        # and as the bracket shrinks they become its own: the fixed point costs no passes of its own.
-        near = min((good, bad), key=lambda end: abs(end.measured.trend + ISOMETRY_TOLERANCE))
-        point = _evaluate(middle, near.measured, observe, layer_budget)
+        share = (excess - CLOSE_ENOUGH / 2) / (good.measured.trend - bad.measured.trend)
+        if moved[-2:] in (["good"] * 2, ["bad"] * 2):
+            share = 0.5  # one end stands still: the trend is not linear here
+        budget = good.budget + min(max(share, 0.1), 0.9) * (bad.budget - good.budget)
+        point = _evaluate(budget, good if share < 0.5 else bad, observe, layer_budget)
         if point.measured.trend >= -ISOMETRY_TOLERANCE:
-            good, low = point, middle
+            good = point
+            moved.append("good")
         else:
-            bad, high = point, middle
+            bad = point
+            moved.append("bad")
     return good
 
 
 def _evaluate(
-    budget: float, near: Measured, observe: Callable[[Groups], Measured], layer_budget: Callable[[str, float], float]
+    budget: float, near: Point, observe: Callable[[Groups], Measured], layer_budget: Callable[[str, float], float]
 ) -> Point:
-    groups = choose(near, budget, layer_budget)
-    return Point(budget, groups, observe(groups))
+    """The groups for ``budget`` and what they do.
+
+    The curves of a layer depend on the groups of all others, so the groups come from the curves of a point ``near`` by,
+    and once more from their own where that was not near enough. As the bracket shrinks it always is.
+    """
+    groups = choose(near.measured, budget, layer_budget)
+    if groups == near.groups:
+        return Point(budget, groups, near.measured)
+    measured = observe(groups)
+    if abs(measured.trend - near.measured.trend) > NEAR_ENOUGH:
+        again = choose(measured, budget, layer_budget)
+        if again != groups:
+            groups, measured = again, observe(again)
+    return Point(budget, groups, measured)
 
 
 def choose(measured: Measured, budget: float, layer_budget: Callable[[str, float], float]) -> Groups:
