@@ -43,6 +43,12 @@ def per_group(x: Tensor, c: int) -> Tensor:
     return x.flatten(1).unflatten(1, (x.shape[1] // c, -1)).square().sum(-1)
 
 
+def conv_input(rho: float, shape: tuple[int, ...]) -> Tensor:
+    """Independent positions and channels; ReLU for ρ = 1/π, otherwise a Gaussian with a mean that gives ρ."""
+    x = torch.randn(shape, dtype=torch.float64)
+    return x.relu() if rho == RELU_MEAN_SHARE else x + math.sqrt(rho / (1 - rho))
+
+
 @pytest.mark.parametrize("rho", SHARES)
 @pytest.mark.parametrize("c", [1, 2, 8])
 def test_conv_gain_by_autograd(c: int, rho: float) -> None:
