@@ -17,7 +17,7 @@ from .norms import why_not
 from .observe import Observation, Observer, Survey, describe
 from .plans import NotUnderstood, Plan, Site
 from .progress import Steps, steps
-from .solve import MAX_STEPS, solve
+from .solve import MAX_HALVINGS, MAX_STEPS, solve
 from .strategies import (
     SOLVED,
     block_ideal_groups,
@@ -31,6 +31,9 @@ from .strategies import (
 from .surgery import replace_norms
 
 Model = TypeVar("Model", bound=nn.Module)
+
+MAX_PASSES = MAX_HALVINGS + MAX_STEPS + 4
+"""What a progress bar counts up to; most solves end sooner."""
 
 
 def plan(
@@ -64,7 +67,7 @@ def plan(
     """
     check_strategy(strategy)
     network = Network(model, example_inputs, loss=loss, seed=seed)
-    with steps(progress, "planning", total=MAX_STEPS + 4) as advance:
+    with steps(progress, "planning", total=MAX_PASSES) as advance:
         return network.plan(strategy, name=name or type(model).__name__, advance=advance)
 
 
@@ -82,7 +85,7 @@ def compare(
     for strategy in strategies:
         check_strategy(strategy)
     network = Network(model, example_inputs, loss=loss, seed=seed)
-    total = sum(MAX_STEPS + 4 if strategy in SOLVED else 1 for strategy in strategies)
+    total = sum(MAX_PASSES if strategy in SOLVED else 1 for strategy in strategies)
     with steps(progress, "comparing", total=total) as advance:
         return tuple(network.plan(s, name=name or type(model).__name__, advance=advance) for s in strategies)
 

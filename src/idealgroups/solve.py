@@ -21,8 +21,11 @@ MAX_BUDGET = conv_gain(1)
 """The largest ε tried: what instance norm gains behind a ReLU, log(π/(π-1)) = 0.38. Beyond it a layer would lose or
 gain more than any grouping of an ordinary convolution does."""
 
-MAX_STEPS = 7
-"""Most evaluations between the ends of the bracket. The trend is nearly linear in ε, so two or three are usual."""
+MAX_HALVINGS = 6
+"""How often the budget is halved in search of isometry: below 0.38 / 2^6 = 0.006 nearly every layer has one group."""
+
+MAX_STEPS = 5
+"""Most evaluations between the last two budgets; the trend is nearly linear in ε there, so one to three are usual."""
 
 CLOSE_ENOUGH = 0.1
 """The solve stops at a trend in [-δ, -δ + 0.1], or when ε is known to :data:`RESOLUTION`: the noise of one batch."""
@@ -61,9 +64,10 @@ def solve(
     lowest: float,
     one_group: Groups,
 ) -> Point:
-    """The largest ε in [``lowest``, :data:`MAX_BUDGET`] with T(ε) ≥ -δ, between one group and as many as may be.
+    """The largest ε in [``lowest``, :data:`MAX_BUDGET`] with T(ε) ≥ -δ; one group if there is none.
 
-    Regula falsi in ε, safeguarded by bisection.
+    The trend need not fall monotonically with ε, so the search comes from above: the budget is halved until the network
+    is isometric, and the last step is refined.
 
     Args:
         observe: one forward and backward pass with given groups.
@@ -71,30 +75,38 @@ def solve(
         lowest: ε at which every layer has one group.
         one_group: {layer: 1}.
     """
-    start = observe(one_group)
-    good = Point(lowest, one_group, start)
-    if start.trend < -ISOMETRY_TOLERANCE:
-        return good
-    bad = _evaluate(MAX_BUDGET, good, observe, layer_budget)
-    if bad.measured.trend >= -ISOMETRY_TOLERANCE:
-        return bad
-    moved: list[str] = []
+    start = point = Point(lowest, one_group, observe(one_group))
+    bad: Point | None = None
+    for halving in range(MAX_HALVINGS + 1):
+        budget = lowest + (MAX_BUDGET - lowest) / 2**halving
+        point = _evaluate(budget, point, observe, layer_budget)
+        if _isometric(point):
+            return point if bad is None else _refine(point, bad, observe, layer_budget)
+        bad = point
+    return start
+
+
+def _isometric(point: Point) -> bool:
+    return point.measured.trend >= -ISOMETRY_TOLERANCE
+
+
+def _refine(
+    good: Point, bad: Point, observe: Callable[[Groups], Measured], layer_budget: Callable[[str, float], float]
+) -> Point:
+    """The largest isometric budget between an isometric and a larger one that is not: regula falsi, safeguarded."""
+    moved: list[bool] = []
     for _ in range(MAX_STEPS):
         excess = good.measured.trend + ISOMETRY_TOLERANCE
         resolved = bad.budget - good.budget <= RESOLUTION * abs(bad.budget)
         if good.groups == bad.groups or excess <= CLOSE_ENOUGH or resolved:
             break
         share = (excess - CLOSE_ENOUGH / 2) / (good.measured.trend - bad.measured.trend)
-        if moved[-2:] in (["good"] * 2, ["bad"] * 2):
+        if len(moved) > 1 and moved[-1] == moved[-2]:
             share = 0.5  # one end stands still: the trend is not linear here
         budget = good.budget + min(max(share, 0.1), 0.9) * (bad.budget - good.budget)
         point = _evaluate(budget, good if share < 0.5 else bad, observe, layer_budget)
-        if point.measured.trend >= -ISOMETRY_TOLERANCE:
-            good = point
-            moved.append("good")
-        else:
-            bad = point
-            moved.append("bad")
+        moved.append(_isometric(point))
+        good, bad = (point, bad) if moved[-1] else (good, point)
     return good
 
 
