@@ -102,12 +102,13 @@ def report(
     document: Annotated[Path | None, Parameter(help="Markdown document whose study section is replaced.")] = None,
 ) -> None:
     """Print the tables of a study, and write them with the plots."""
-    from .report import make_tables, write_report
+    from .report import known_arms, write_report
     from .store import read_results
+    from .tables import summary_tables
 
     found = read_results(results)
     console = Console(width=None if Console().is_terminal else 200)
-    for table in make_tables(found):
+    for table in summary_tables(known_arms(found)):
         console.print(table.rich())
     beside = results[0] if results[0].is_dir() else results[0].parent
     for path in write_report(found, out or beside, document):

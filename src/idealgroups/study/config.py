@@ -22,6 +22,9 @@ SWEEP_MEMBERS = ("instance", "channels-2", "channels-4", "channels-8", "channels
 """Trial and error: uniform c = 1, 2, 4, 8, 16, 32 and C channels per group."""
 
 EXISTING = ("fixed-32", "gcd-32", "channels-16", "min-32-quarter", "sqrt", "layer", "instance", "batch")
+PLAN_SOURCES = ("data", "pink", "noise")
+"""What ``strategy@source`` plans on: training images (as without a source), 1/f noise or white noise."""
+
 STRATEGIES = ("isometric", "block", "hybrid", *EXISTING, SWEEP)
 """The arms of every comparison."""
 
@@ -66,7 +69,7 @@ class Study:
         name: names the folder of the results.
         networks: see ``models.NETWORKS``.
         strategies: how the groups are chosen; ``sweep`` stands for the uniform choices it is the best of.
-            ``isometric@white`` or ``@pink`` plans on noise instead of training images.
+            ``isometric@noise`` or ``@pink`` plans on noise instead of training images.
         seeds: every learning rate is trained with these, and each strategy's best rate is chosen from them.
         final_seeds: then only the best rate of each strategy is trained with these as well; the comparison is theirs.
         epochs: passes over the training images, under one cosine schedule.
@@ -92,7 +95,12 @@ class Study:
     def __post_init__(self) -> None:
         for strategy in self.strategies:
             if strategy not in (SWEEP, "batch"):
-                check_strategy(strategy.partition("@")[0])
+                rule, at, source = strategy.partition("@")
+                check_strategy(rule)
+                if at and source not in PLAN_SOURCES:
+                    raise IdealGroupsError(
+                        f"cannot plan on {source!r}; write {' or '.join(PLAN_SOURCES)} behind the @."
+                    )
         for name in ("networks", "strategies", "seeds"):
             if not getattr(self, name):
                 raise IdealGroupsError(f"the study {self.name!r} has no {name}; give at least one.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from .analysis import CANDIDATES, RANKED, REFERENCE, Row, mean_decades, ranks
@@ -29,8 +29,8 @@ CURVES = {
 }
 """Strategies with a color of their own in the learning-rate curves; the others are thin and grey."""
 
-MOST_OVER_BEST = 1.6
-"""The intervals' axis ends at this multiple of the least mean; what lies beyond is an arrow at the edge."""
+MOST_OVER_BEST, MOST_OVER_MEDIAN = 1.6, 1.25
+"""The intervals' axis ends at these multiples of the strategies' losses; what lies beyond is an arrow at the edge."""
 
 CURVES_OVER_BEST = 3.0
 """The curves' axis ends at this multiple of the least loss."""
@@ -59,7 +59,7 @@ def draw_intervals(axes: Axes, rows: Mapping[str, Row]) -> None:
     means = {name: fmean(rows[name].test_loss.values()) for name in shown}
     names = sorted(shown, key=lambda name: means[name], reverse=True)
     finite = [mean for mean in means.values() if math.isfinite(mean)]
-    limit = MOST_OVER_BEST * min(finite) if finite else 1.0
+    limit = max(MOST_OVER_BEST * min(finite), MOST_OVER_MEDIAN * median(finite)) if finite else 1.0
     for y, name in enumerate(names):
         color = THEORY if name in CANDIDATES else HABIT if name in RANKED else OTHER
         seeds = list(rows[name].test_loss.values())

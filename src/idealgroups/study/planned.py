@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import IdealGroupsError
 from ..inputs import synthetic
-from ..planning import plan
+from ..planning import compare
 from .config import Images
 from .data import Dataset
 from .models import build
@@ -75,31 +75,32 @@ def initial_network(network: str, dataset: Dataset, seed: int) -> nn.Module:
 
 
 def plan_strategies(job: PlanJob, dataset: Dataset) -> list[Planned]:
-    """One :class:`Planned` for each strategy of the job."""
+    """One :class:`Planned` for each strategy of the job; those that plan on the same inputs share one survey."""
     network = initial_network(job.network, dataset, job.seed)
     step_seconds = time_step(network, dataset, job.batch_size)
-    return [_planned(network, strategy, job.seed, dataset, step_seconds) for strategy in job.strategies]
-
-
-def _planned(network: nn.Module, strategy: str, seed: int, dataset: Dataset, step_seconds: float) -> Planned:
-    if strategy == "batch":
-        return Planned(strategy, None, step_seconds)
-    rule, _, source = strategy.partition("@")
-    try:
-        made = plan(network, plan_inputs(source, dataset, seed), strategy=rule, seed=seed, progress=False)
-    except IdealGroupsError as error:
-        return Planned(strategy, None, step_seconds, error=str(error))
-    return Planned(strategy, made.to_dict(), step_seconds)
+    by_source: dict[str, list[str]] = {}
+    for strategy in job.strategies:
+        if strategy != "batch":
+            by_source.setdefault(strategy.partition("@")[2], []).append(strategy)
+    planned = [Planned("batch", None, step_seconds)] if "batch" in job.strategies else []
+    for source, strategies in by_source.items():
+        rules = [strategy.partition("@")[0] for strategy in strategies]
+        try:
+            plans = compare(network, plan_inputs(source, dataset, job.seed), rules, seed=job.seed, progress=False)
+        except IdealGroupsError as error:
+            planned += [Planned(strategy, None, step_seconds, error=str(error)) for strategy in strategies]
+            continue
+        made = (plan.to_dict() for plan in plans)
+        planned += [Planned(name, plan, step_seconds) for name, plan in zip(strategies, made, strict=True)]
+    return planned
 
 
 def plan_inputs(source: str, dataset: Dataset, seed: int) -> Tensor:
-    """Training images where ``source`` is empty or ``data``; else synthetic ones of the same shape, pink or noise."""
+    """Training images where ``source`` is empty or ``data``; else synthetic ones of the same shape."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(dataset.x_train), generator=generator)[:PLAN_IMAGES]
     if source in ("", "data"):
         return dataset.x_train[chosen]
-    if source not in ("pink", "noise"):
-        raise IdealGroupsError(f"cannot plan on {source!r}; write @data, @pink or @noise behind the strategy.")
     return synthetic((len(chosen), *dataset.x_train.shape[1:]), "pink" if source == "pink" else "noise", seed)
 
 

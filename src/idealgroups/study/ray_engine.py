@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,8 @@ from .engines import J, R, Work, single_thread
 
 RETRIES = 10
 """Times a task is started anew when its node or worker dies. An exception in the task itself is not retried."""
+
+KNOCK_SECONDS = 10
 
 
 class RayEngine:
@@ -39,13 +42,13 @@ class RayEngine:
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
 
     def __enter__(self) -> RayEngine:
+        if self._address is not None:
+            _knock(self._address)
         try:
-            self._ray.init(address=self._address, log_to_driver=False, logging_level="error", include_dashboard=None)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+            self._ray.init(address=self._address, log_to_driver=False, logging_level="error")
+        except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             reason = str(error).strip().split("\n")[0]
-            raise IdealGroupsError(
-                f"cannot reach a Ray cluster at {self._address} ({reason}); see `ray status`."
-            ) from None
+            raise IdealGroupsError(f"cannot start or reach Ray ({reason}); see `ray status`.") from None
         return self
 
     def __exit__(
@@ -65,6 +68,19 @@ class RayEngine:
             (done,), _ = self._ray.wait(list(tasks), num_returns=1)
             job = tasks.pop(done)
             yield job, self._ray.get(done)
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes, and then end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise IdealGroupsError(
+            f"no Ray cluster answers at {address} ({error}); `ray start --head` starts one and prints its address."
+        ) from None
 
 
 def _work(work: Work[J, R], job: J, dataset: Dataset) -> R:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import IdealGroupsError
-from .analysis import analyse
+from .analysis import Row, analyse
+from .config import Arm
 from .figures import network_figure, overview_figure
 from .store import Result
 from .tables import Table, all_tables
@@ -14,8 +15,8 @@ from .tables import Table, all_tables
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 
 
-def make_tables(results: Sequence[Result]) -> list[Table]:
-    """The tables of a report.
+def known_arms(results: Sequence[Result]) -> dict[Arm, dict[str, Row]]:
+    """The rows of every arm.
 
     Raises:
         IdealGroupsError: there is nothing to report.
@@ -23,7 +24,7 @@ def make_tables(results: Sequence[Result]) -> list[Table]:
     arms = analyse(results)
     if not arms:
         raise IdealGroupsError("there are no finished runs to report; run `idealgroups study run` first.")
-    return all_tables(arms)
+    return arms
 
 
 def write_report(results: Sequence[Result], folder: Path, document: Path | None = None) -> list[Path]:
@@ -32,8 +33,7 @@ def write_report(results: Sequence[Result], folder: Path, document: Path | None 
     With a ``document`` (Markdown), its section between ``BEGIN`` and ``END`` is replaced by the report instead, and the
     plots are linked from there; a document without the markers gets the section at its end.
     """
-    tables = make_tables(results)
-    arms = analyse(results)
+    arms = known_arms(results)
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write_report(results: Sequence[Result], folder: Path, document: Path | None 
             written.append(folder / f"{name}.png")
             figure.savefig(written[-1], dpi=110)
         target = document or folder / "report.md"
-        text = _markdown(tables, results, [_relative(path, target) for path in written])
+        text = _markdown(all_tables(arms), results, [_relative(path, target) for path in written])
         target.write_text(_placed(text, target) if document else text)
     except OSError as error:
         raise IdealGroupsError(f"cannot write the report: {error}.") from None

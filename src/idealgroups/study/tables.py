@@ -44,11 +44,14 @@ class Table:
         return table
 
 
+def summary_tables(arms: Arms) -> list[Table]:
+    """Goals, overview and a table for each arm: what the terminal shows."""
+    return [table for table in (goals(arms), overview(arms), *map(arm_table, arms.values())) if table.rows]
+
+
 def all_tables(arms: Arms) -> list[Table]:
-    """Every table of the report, most important first."""
-    return [
-        table for table in (goals(arms), overview(arms), *against(arms), *map(arm_table, arms.values())) if table.rows
-    ]
+    """Every table of the report."""
+    return summary_tables(arms) + [table for table in against(arms) if table.rows]
 
 
 def arm_table(rows: Mapping[str, Row]) -> Table:
@@ -114,8 +117,8 @@ def overview(arms: Arms) -> Table:
     note = (
         f"Over {len(arms)} arms. Mean rank: by test loss at the best learning rate, of the strategies that choose "
         f"groups without training. Difference: mean relative test loss against {REFERENCE}. Decades: width of the "
-        "range of learning rates within 5% of the strategy's own best validation loss; common: of the arm's best group norm. "
-        "Cost: training steps spent on choosing the groups, for one seed."
+        "range of learning rates within 5% of the strategy's own best validation loss; common: of the arm's best group "
+        "norm. Cost: training steps spent on choosing the groups, for one seed."
     )
     header = ("strategy", "mean rank", f"loss against {REFERENCE}, %", "decades", "decades, common", "cost, steps")
     return Table("All arms", header, tuple(body), note)
