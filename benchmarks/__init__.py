@@ -1,0 +1,1 @@
+"""Scripts whose results are in ``results/`` and ``docs/``; a package, for another one is also called benchmarks."""

@@ -1,0 +1,6 @@
+"""Does planning work on real networks? Several hundred of them, each planned, converted, measured and trained one step.
+
+python -m benchmarks.zoo run [--only PATTERN] [--jobs N]     # resumable: results/zoo.jsonl, one line a network
+python -m benchmarks.zoo render                              # docs/zoo.md from the results
+python -m benchmarks.zoo names [--only PATTERN]              # what there is
+"""
