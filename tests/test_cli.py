@@ -19,6 +19,9 @@ def plain():
         layers += [nn.Conv2d(3 if i == 0 else 16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
 
+def with_inputs():
+    return plain(), (torch.ones(2, 3, 8, 12),)
+
 def no_norm():
     return nn.Linear(3, 3)
 
@@ -95,6 +98,20 @@ def test_json_is_one_object_and_save_writes_the_same(nets: str, capsys: pytest.C
     assert list(data) == PLAN_KEYS
     assert [list(site) for site in data["sites"]] == [SITE_KEYS] * 3
     assert json.loads(Path("plan.json").read_text()) == data
+
+
+def test_a_factory_may_bring_its_inputs(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "plan", f"{nets}:with_inputs")
+    assert code == 0
+    assert "my_nets:with_inputs on (2x3x8x12), isometric" in out
+
+
+@pytest.mark.parametrize("model", ["raft_small", "lraspp_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large"])
+def test_torchvision_networks_that_take_more_than_images(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchvision")
+    code, out, err = run(capsys, "plan", f"torchvision:{model}", "--input", "3x128x128", "--batch", "2")
+    assert (code, err) == (0, "")
+    assert f"torchvision:{model} on " in out
 
 
 def test_same_seed_same_plan_and_another_seed_another_network(nets: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,14 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None
 
 
-def _network(
-    model: str, shape: str | None, batch: int, seed: int, data: Data
-) -> tuple[torch.nn.Module, torch.Tensor, str]:
+def _network(model: str, shape: str | None, batch: int, seed: int, data: Data) -> tuple[torch.nn.Module, Any, str]:
     if batch < 1:
         raise IdealGroupsError(f"--batch {batch} is no batch; give 1 or more.")
     wanted = None if shape is None else parse_shape(shape)
     spec = load_model(model, seed)
-    return spec.model, synthetic((batch, *(wanted or spec.shape)), data, seed), spec.name
+    if spec.inputs is not None and wanted is None:
+        return spec.model, spec.inputs, spec.name
+    return spec.model, spec.arguments(synthetic((batch, *(wanted or spec.shape)), data, seed)), spec.name
 
 
 def _print(*parts: RenderableType) -> None:

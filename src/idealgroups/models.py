@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import IdealGroupsError
 
@@ -24,17 +24,24 @@ DEFAULT_SHAPE = (3, 224, 224)
 
 @dataclass(frozen=True)
 class Spec:
-    """A network with random weights. ``shape``: of one sample, without the batch."""
+    """A network with random weights, and how to call it.
+
+    ``shape``: of one sample, without the batch. ``arguments``: from a batch of that shape to what the model takes; for
+    most the batch itself. ``inputs``: the factory's own example inputs, where it gave some.
+    """
 
     name: str
     model: nn.Module
     shape: tuple[int, ...]
+    arguments: Callable[[Tensor], Any] = lambda batch: batch
+    inputs: Any = None
 
 
 def load_model(spec: str, seed: int = 0) -> Spec:
     """Build the network that ``spec`` names: torchvision:NAME, timm:NAME, FILE.py:FACTORY or MODULE:FACTORY.
 
-    Nothing is downloaded; weights are random, by ``seed``. A factory takes no arguments and returns a module.
+    Nothing is downloaded; weights are random, by ``seed``. A factory takes no arguments and returns a module,
+    or a module and its example inputs.
 
     Raises:
         IdealGroupsError: no such model (with near matches), a missing extra, a factory that raises.
@@ -74,7 +81,29 @@ def _torchvision(name: str) -> Spec:
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         arguments["weights_backbone"] = None
     model = _build(f"torchvision:{name}", lambda: models.get_model(name, **arguments))
-    return Spec(f"torchvision:{name}", model, _torchvision_shape(models, name))
+    shape = _torchvision_shape(models, name)
+    where = models.get_model_builder(name).__module__
+    if ".detection" in where:
+        return Spec(f"torchvision:{name}", model, shape, _detection_arguments)
+    if ".optical_flow" in where:
+        return Spec(f"torchvision:{name}", model, shape, _flow_arguments)
+    return Spec(f"torchvision:{name}", model, shape)
+
+
+def _detection_arguments(batch: Tensor) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Images and, since in training the model computes its own losses, one object in the middle of each."""
+    height, width = batch.shape[-2:]
+    box = torch.tensor([[width / 4, height / 4, width * 3 / 4, height * 3 / 4]])
+    mask = torch.zeros(1, height, width, dtype=torch.uint8)
+    mask[:, height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = 1
+    points = torch.tensor([[[width / 2, height / 2, 1.0]] * 17])
+    target = {"boxes": box, "labels": torch.tensor([1]), "masks": mask, "keypoints": points}
+    return list(batch), [target for _ in batch]
+
+
+def _flow_arguments(batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Two frames: the batch and itself moved by four pixels."""
+    return batch, batch.roll(4, dims=-1)
 
 
 def _torchvision_shape(models: Any, name: str) -> tuple[int, ...]:
@@ -106,8 +135,10 @@ def _factory(source: str, name: str) -> Spec:
     if factory is None:
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise _unknown(f"{source}:{name}", name, public, f"{source}:")
-    model = factory if isinstance(factory, nn.Module) else _build(f"{source}:{name}", factory)
-    return Spec(f"{Path(source).stem}:{name}" if source.endswith(".py") else f"{source}:{name}", model, DEFAULT_SHAPE)
+    title = f"{Path(source).stem}:{name}" if source.endswith(".py") else f"{source}:{name}"
+    inputs: list[Any] = []
+    model = factory if isinstance(factory, nn.Module) else _build(f"{source}:{name}", factory, inputs)
+    return Spec(title, model, DEFAULT_SHAPE, inputs=inputs[0] if inputs else None)
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -146,13 +177,17 @@ def _import(name: str) -> ModuleType:
         sys.path.remove(str(Path.cwd()))
 
 
-def _build(name: str, factory: Callable[[], Any]) -> nn.Module:
+def _build(name: str, factory: Callable[[], Any], inputs: list[Any] | None = None) -> nn.Module:
+    """Call ``factory``; where it returns (model, example inputs), the latter are appended to ``inputs``."""
     try:
         model = factory()
     except Exception as error:
         raise IdealGroupsError(
             f"building {name} raised {type(error).__name__}: {error}; a factory takes no arguments."
         ) from error
+    if inputs is not None and isinstance(model, tuple) and len(model) == 2:
+        inputs.append(model[1])
+        model = model[0]
     if not isinstance(model, nn.Module):
         raise IdealGroupsError(f"{name} returned a {type(model).__name__}, not a torch.nn.Module.")
     return model

@@ -323,7 +323,10 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "(" + ", ".join(describe(item) for item in value) + ")"
+        parts = [describe(item) for item in value]
+        if len(parts) > 1 and len(set(parts)) == 1:
+            return f"({len(parts)} of {parts[0]})"
+        return "(" + ", ".join(parts) + ")"
     return str(value)
 
 
