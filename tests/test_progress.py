@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from idealgroups import progress
@@ -12,6 +14,7 @@ def test_a_bar_appears_after_a_while(capsys: pytest.CaptureFixture[str], monkeyp
     for patience, shown in ((0.0, True), (100.0, False)):
         monkeypatch.setattr(progress, "PATIENCE", patience)
         with progress.steps(True, "planning", total=2) as advance:
+            time.sleep(0.1)
             advance()
             advance()
         captured = capsys.readouterr()

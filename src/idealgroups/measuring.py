@@ -13,6 +13,7 @@ from .fitting import Patterns, fit
 from .loss import Loss
 from .observe import Observer, WeightGradient, describe
 from .plans import Plan
+from .progress import steps
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def measure(
     loss: Loss | None = None,
     seed: int = 0,
     name: str | None = None,
+    progress: bool | None = None,
 ) -> Measurement:
     """Measure ``model`` as it is, or as it would be with ``plan``; the model is left exactly as it was.
 
@@ -65,7 +67,8 @@ def measure(
         if not isinstance(plan, Plan):
             raise IdealGroupsError(f"plan= takes a Plan, not a {type(plan).__name__}; make one with idealgroups.plan.")
         groups = fit(plan, model, Patterns()).groups
-    seen = Observer(model, example_inputs, loss, seed).observe(groups)
+    with steps(progress, "measuring"):
+        seen = Observer(model, example_inputs, loss, seed).observe(groups)
     return Measurement(
         model=name or type(model).__name__,
         input=describe(example_inputs),

@@ -66,8 +66,9 @@ def plan(
     {'1': 16}
     """
     check_strategy(strategy)
-    network = Network(model, example_inputs, loss=loss, seed=seed)
     with steps(progress, "planning", total=MAX_PASSES) as advance:
+        network = Network(model, example_inputs, loss=loss, seed=seed)
+        advance()
         return network.plan(strategy, name=name or type(model).__name__, advance=advance)
 
 
@@ -84,9 +85,9 @@ def compare(
     """One plan a strategy, all measured on the same copy of ``model`` with the same inputs."""
     for strategy in strategies:
         check_strategy(strategy)
-    network = Network(model, example_inputs, loss=loss, seed=seed)
     total = sum(MAX_PASSES if strategy in SOLVED else 1 for strategy in strategies)
     with steps(progress, "comparing", total=total) as advance:
+        network = Network(model, example_inputs, loss=loss, seed=seed)
         return tuple(network.plan(s, name=name or type(model).__name__, advance=advance) for s in strategies)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,10 +18,10 @@ PATIENCE = 1.0
 
 
 @contextmanager
-def steps(show: bool | None, what: str, total: int) -> Iterator[Steps]:
+def steps(show: bool | None, what: str, total: int | None = None) -> Iterator[Steps]:
     """A bar on standard error that appears after :data:`PATIENCE`; ``show=None`` means only on a terminal.
 
-    ``total`` is the most steps there can be: a search may end early.
+    ``total`` is the most steps there can be, for a search may end early; None where there is but one.
     """
     show = sys.stderr.isatty() if show is None else show
     if not show:
@@ -36,14 +36,12 @@ def steps(show: bool | None, what: str, total: int) -> Iterator[Steps]:
         transient=True,
     )
     task = bar.add_task(what, total=total)
-    started = time.perf_counter()
-
-    def advance() -> None:
-        if not bar.live.is_started and time.perf_counter() - started > PATIENCE:
-            bar.start()
-        bar.advance(task)
-
+    alarm = threading.Timer(PATIENCE, bar.start)
+    alarm.daemon = True
+    alarm.start()
     try:
-        yield advance
+        yield lambda: bar.advance(task)
     finally:
+        alarm.cancel()
+        alarm.join()
         bar.stop()
