@@ -44,6 +44,9 @@ def test_final_runs_are_the_best_rates_of_named_strategies_and_of_the_winner() -
         for rate in (0.01, 0.1)
     ]
     runs = final_runs(STUDY, results)
+    more = dataclasses.replace(STUDY, tested=("layer",), tested_seeds=(2, 3))
+    assert {run.seed for run in final_runs(more, results) if run.strategy == "layer"} == {0, 1, 2, 3}
+    assert {run.seed for run in final_runs(more, results) if run.strategy == "channels-8"} == {0, 1, 2}
     expected = {(name, 0.1, seed) for name in ("layer", "channels-8") for seed in (0, 1, 2)}
     assert {(run.strategy, run.learning_rate, run.seed) for run in runs} == expected
 
@@ -102,6 +105,19 @@ def test_ten_seeds_that_agree_are_significant_and_divergence_counts_against() ->
     assert one.seeds == 10
     assert one.p == pytest.approx(2 / 1024)
     assert one.verdict == "better"
+
+
+def test_p_values_are_corrected_within_an_optimizer_and_batch_size() -> None:
+    others = [dataclasses.replace(ARM, network="mlp3"), dataclasses.replace(ARM, optimizer="adamw")]
+    results = [
+        result(name, 0.1, seed, 1.0, test_loss=loss, arm=arm)
+        for arm in (ARM, *others)
+        for name, loss in (("isometric", 1.0), ("fixed-32", 1.5))
+        for seed in range(6)
+    ]
+    found = {one.arm: one for one in compare(analyse(results), "isometric", "fixed-32")}
+    assert [found[arm].p for arm in (ARM, *others)] == [2 / 64] * 3
+    assert [found[arm].adjusted_p for arm in (ARM, *others)] == [4 / 64, 4 / 64, 2 / 64]
 
 
 def test_ranks_are_means_over_arms_of_ranks_by_mean_test_loss() -> None:

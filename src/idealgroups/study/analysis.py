@@ -12,7 +12,7 @@ import numpy as np
 
 from .choice import best_rates, rate_curve, sweep_winner
 from .config import EXISTING, STRATEGIES, SWEEP, SWEEP_MEMBERS, Arm
-from .stats import Interval, bootstrap_interval, holm, mean_ranks, permutation_p, rate_range
+from .stats import Interval, bootstrap_interval, finite_differences, holm, mean_ranks, permutation_p, rate_range
 from .store import Result
 
 CANDIDATES = ("isometric", "block", "hybrid")
@@ -77,6 +77,7 @@ class Comparison:
     difference: Interval
     p: float
     adjusted_p: float
+    direction: float
     standard_error: float
 
     @property
@@ -84,7 +85,7 @@ class Comparison:
         """better, worse or – (not significant)."""
         if self.adjusted_p >= SIGNIFICANT:
             return "–"
-        return "better" if self.difference.mean < 0 else "worse"
+        return "better" if self.direction < 0 else "worse"
 
 
 def analyse(results: Iterable[Result]) -> dict[Arm, dict[str, Row]]:
@@ -153,7 +154,10 @@ def _sweep_steps(members: Sequence[Result]) -> float:
 
 
 def compare(arms: Mapping[Arm, Mapping[str, Row]], strategy: str, reference: str) -> list[Comparison]:
-    """``strategy`` against ``reference`` in every arm that has both; p values are corrected over these arms (Holm)."""
+    """``strategy`` against ``reference`` in every arm that has both.
+
+    p values are corrected (Holm) over the arms of one family: the same optimizer and batch size.
+    """
     pairs = []
     for arm, rows in arms.items():
         if strategy in rows and reference in rows:
@@ -162,6 +166,7 @@ def compare(arms: Mapping[Arm, Mapping[str, Row]], strategy: str, reference: str
             if seeds:
                 pairs.append((arm, [_minus(ours[seed], theirs[seed]) for seed in seeds]))
     p_values = [permutation_p(differences) for _, differences in pairs]
+    corrected = _corrected([(arm.optimizer, arm.batch_size) for arm, _ in pairs], p_values)
     return [
         Comparison(
             arm=arm,
@@ -171,12 +176,22 @@ def compare(arms: Mapping[Arm, Mapping[str, Row]], strategy: str, reference: str
             difference=bootstrap_interval(differences),
             p=p,
             adjusted_p=adjusted,
+            direction=float(finite_differences(differences).mean()),
             standard_error=stdev(differences) / math.sqrt(len(differences))
             if len(differences) > 1 and all(map(math.isfinite, differences))
             else math.nan,
         )
-        for (arm, differences), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True)
+        for (arm, differences), p, adjusted in zip(pairs, p_values, corrected, strict=True)
     ]
+
+
+def _corrected(families: Sequence[object], p_values: Sequence[float]) -> list[float]:
+    corrected = [1.0] * len(p_values)
+    for family in set(families):
+        members = [index for index, own in enumerate(families) if own == family]
+        for index, p in zip(members, holm([p_values[index] for index in members]), strict=True):
+            corrected[index] = p
+    return corrected
 
 
 def _minus(a: float, b: float) -> float:

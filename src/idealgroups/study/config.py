@@ -72,6 +72,9 @@ class Study:
             ``isometric@noise`` or ``@pink`` plans on noise instead of training images.
         seeds: every learning rate is trained with these, and each strategy's best rate is chosen from them.
         final_seeds: then only the best rate of each strategy is trained with these as well; the comparison is theirs.
+        tested: strategies whose best rate is trained with ``tested_seeds`` too, for tests need more seeds than
+            means do: a paired permutation test of n seeds cannot give less than p = 2 / 2^n.
+        tested_seeds: see there.
         epochs: passes over the training images, under one cosine schedule.
         batch_size: images a step.
         flip: mirror half of the training images left to right.
@@ -85,6 +88,8 @@ class Study:
     strategies: tuple[str, ...] = STRATEGIES
     seeds: tuple[int, ...] = (0,)
     final_seeds: tuple[int, ...] = (0, 1, 2)
+    tested: tuple[str, ...] = ("isometric", "block", "hybrid", "fixed-32")
+    tested_seeds: tuple[int, ...] = ()
     epochs: int = 3
     batch_size: int = 32
     flip: bool = False

@@ -60,7 +60,7 @@ def final_runs(study: Study, results: Sequence[Result]) -> list[Run]:
             Run(arm, name, rates[name].learning_rate, seed)
             for name in dict.fromkeys(names)
             if name in rates
-            for seed in study.final_seeds
+            for seed in dict.fromkeys(study.final_seeds + (study.tested_seeds if name in study.tested else ()))
         ]
     return runs
 

@@ -39,15 +39,16 @@ class Interval:
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> Interval:
     """Mean of ``values`` with its 95% bootstrap interval (bias-corrected and accelerated, ``scipy.stats.bootstrap``).
 
-    Of equal values, and of one, the interval is the value itself; where one is not finite, nothing is known: NaN.
+    Of equal values, and of one, the interval is the value itself; where one is infinite, it is not known: NaN.
 
     >>> bootstrap_interval([2.0, 2.0, 2.0])
     Interval(mean=2.0, low=2.0, high=2.0)
     """
     x = np.asarray(values, dtype=float)
+    with np.errstate(invalid="ignore"):  # infinite values of both signs
+        mean = float(x.mean())
     if not np.all(np.isfinite(x)):
-        return Interval(math.inf, math.nan, math.nan)
-    mean = float(x.mean())
+        return Interval(mean, math.nan, math.nan)
     if len(x) < 2 or np.ptp(x) <= 1e-12 * max(1.0, abs(mean)):
         return Interval(mean, mean, mean)
     result = stats.bootstrap(
@@ -66,10 +67,7 @@ def permutation_p(differences: Sequence[float], seed: int = 0) -> float:
     >>> permutation_p([1.0, 2.0, 1.5, 1.2, 0.9])
     0.0625
     """
-    x = np.asarray(differences, dtype=float)
-    if not np.all(np.isfinite(x)):
-        # A diverged run on one side is worse than any loss; signs are then all that is left to compare.
-        x = np.sign(np.nan_to_num(x, nan=0.0))
+    x = finite_differences(differences)
     if len(x) == 0 or not np.any(x):
         return 1.0
     result = stats.permutation_test(
@@ -81,6 +79,16 @@ def permutation_p(differences: Sequence[float], seed: int = 0) -> float:
         rng=np.random.default_rng(seed),
     )
     return min(float(result.pvalue), 1.0)
+
+
+def finite_differences(differences: Sequence[float]) -> Floats:
+    """The differences, or their signs where one is infinite: a diverged run is worse than any loss, by no amount.
+
+    >>> finite_differences([-0.5, -np.inf]).tolist()
+    [-1.0, -1.0]
+    """
+    x = np.asarray(differences, dtype=float)
+    return x if np.all(np.isfinite(x)) else np.sign(x)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

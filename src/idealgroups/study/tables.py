@@ -155,7 +155,10 @@ def goals(arms: Arms) -> Table:
     columns = [_goals_of(arms, name) for name in present]
     body = tuple((goal, *(column[goal] for column in columns)) for goal in (columns[0] if columns else {}))
     return Table(
-        "Goals", ("goal", *present), body, "Significant: Holm-corrected over all arms, p < 0.05, paired by seed."
+        "Goals",
+        ("goal", *present),
+        body,
+        "Significant: p < 0.05, paired by seed, Holm-corrected over the arms of the same optimizer and batch size.",
     )
 
 
