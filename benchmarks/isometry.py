@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 from cyclopts import App
@@ -220,7 +221,8 @@ def draw(records: Records) -> None:
     axes = figure.add_subplot()
     draw_gradients(axes, shown, emphasize="the plan")
     axes.set_title("ResNet-50 at initialization, 1/f noise, 128 px: relative gradient over depth", loc="left")
-    figure.savefig(FIGURE, metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "idealgroups"}):
+        figure.savefig(FIGURE, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -94,6 +94,7 @@ class Observer:
         self._inputs = _copy_inputs(example_inputs)
         self._loss = loss or random_projection(seed)
         self._seed = seed
+        self._device = next((p.device for p in self._scratch.model.parameters()), torch.device("cpu"))
         self._now = _Pass(groups=None)
         self._watch = FunctionalWatch()
         self.norms: dict[str, Norm] = {}
@@ -136,7 +137,7 @@ class Observer:
             IdealGroupsError: the model or loss raised, or a gradient is not finite.
         """
         self._now = _Pass(groups)
-        with _sandbox(self._seed), self._watch:
+        with _sandbox(self._seed, self._device), self._watch:
             self._run()
         return Observation(self._curves(), *self._gradients())
 
@@ -335,16 +336,16 @@ def _one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _sandbox(seed: int) -> Iterator[None]:
+def _sandbox(seed: int, device: torch.device) -> Iterator[None]:
     """Gradients on, autocast off, random numbers from ``seed``; every random state is put back."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 — the model may draw from it
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng())
+        accelerators = [] if device.type == "cpu" else [device]
+        stack.enter_context(torch.random.fork_rng(accelerators, device_type=device.type if accelerators else "cuda"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast("cpu", enabled=False))
-        if torch.cuda.is_available():
-            stack.enter_context(torch.autocast("cuda", enabled=False))
+        for kind in {"cpu", device.type}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
