@@ -19,12 +19,15 @@ from .inputs import Data, synthetic
 from .models import load_model, parse_shape
 from .plans import Plan
 from .strategies import HABITS
+from .study.cli import study_app
 
 app = App(
     name="idealgroups",
     help="The ideal number of groups for every normalization layer of a network, from theory, without training.",
     version=__version__,
 )
+
+app.command(study_app)
 
 Model = Annotated[str, Parameter(help="torchvision:NAME, timm:NAME, FILE.py:FACTORY or package.module:FACTORY")]
 Input = Annotated[
