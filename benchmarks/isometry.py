@@ -28,8 +28,8 @@ from rich.progress import track
 from idealgroups.inputs import synthetic
 from idealgroups.measuring import Measurement, measure
 from idealgroups.models import load_model
+from idealgroups.network import Network
 from idealgroups.observe import WeightGradient
-from idealgroups.planning import Network
 from idealgroups.plans import Plan
 from idealgroups.plots import draw_gradients
 from idealgroups.sections import replace_section

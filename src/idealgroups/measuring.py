@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from .calling import describe
 from .errors import IdealGroupsError
 from .fitting import Patterns, fit
 from .loss import Loss
-from .observe import Observer, WeightGradient, describe
+from .observe import Observer, WeightGradient
 from .plans import Plan
 from .progress import steps
 

@@ -6,10 +6,8 @@ moments; nothing is replaced, so models that inspect their layers still find the
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .calling import call_model, copy_inputs, describe, one_line, sandbox
 from .curves import Curves, Moments, curves
 from .errors import IdealGroupsError
 from .functional import FunctionalWatch
@@ -25,7 +24,6 @@ from .loss import Loss, random_projection
 from .norms import Norm, recognise
 from .scratch import Scratch, scratch_copy
 from .theory import Floats, spread, trend
-
 
 CANCELLATION = 1e-2
 """Below this share of the second moment a variance is computed the slow, stable way."""
@@ -91,7 +89,7 @@ class Observer:
 
     def __init__(self, model: nn.Module, example_inputs: Any, loss: Loss | None = None, seed: int = 0) -> None:
         self._scratch: Scratch = scratch_copy(model, seed)
-        self._inputs = _copy_inputs(example_inputs)
+        self._inputs = copy_inputs(example_inputs)
         self._loss = loss or random_projection(seed)
         self._seed = seed
         self._device = next((p.device for p in self._scratch.model.parameters()), torch.device("cpu"))
@@ -137,16 +135,16 @@ class Observer:
             IdealGroupsError: the model or loss raised, or a gradient is not finite.
         """
         self._now = _Pass(groups)
-        with _sandbox(self._seed, self._device), self._watch:
+        with sandbox(self._seed, self._device), self._watch:
             self._run()
         return Observation(self._curves(), *self._gradients())
 
     def _run(self) -> None:
         try:
-            output = _call(self.model, self._inputs)
+            output = call_model(self.model, self._inputs)
         except Exception as error:
             raise IdealGroupsError(
-                f"the model raised {type(error).__name__}: {_one_line(error)} — on inputs {describe(self._inputs)}; "
+                f"the model raised {type(error).__name__}: {one_line(error)} — on inputs {describe(self._inputs)}; "
                 "give example inputs as the model takes them (a tensor, a tuple or a dict)."
             ) from error
         try:
@@ -154,7 +152,7 @@ class Observer:
         except IdealGroupsError:
             raise
         except Exception as error:
-            raise IdealGroupsError(f"the loss raised {type(error).__name__}: {_one_line(error)}.") from error
+            raise IdealGroupsError(f"the loss raised {type(error).__name__}: {one_line(error)}.") from error
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise IdealGroupsError(
                 "the loss must be one differentiable number: return a scalar tensor that has a gradient."
@@ -166,7 +164,7 @@ class Observer:
         try:
             loss.backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            raise IdealGroupsError(f"the backward pass raised: {_one_line(error)}.") from error
+            raise IdealGroupsError(f"the backward pass raised: {one_line(error)}.") from error
 
     def _curves(self) -> dict[str, Curves]:
         return {name: curves([_as_moments(call) for call in calls]) for name, calls in self._now.moments.items()}
@@ -293,64 +291,3 @@ def _as_trained(module: nn.Module, x: Tensor) -> None:
     """Batch norm acts as in training, except where one value a channel leaves nothing to normalize."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         module.training = x.numel() > x.shape[1]
-
-
-def _call(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, tuple):
-        return model(*inputs)
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    return model(inputs)
-
-
-def _copy_inputs(value: Any) -> Any:
-    """Inputs of our own, in float32 where they were in half precision; the model may change them in place."""
-    if isinstance(value, Tensor):
-        value = value.detach().clone()
-        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-    if isinstance(value, dict):
-        return {key: _copy_inputs(item) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_copy_inputs(item) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(_copy_inputs(item) for item in value)
-    return value
-
-
-def describe(value: Any) -> str:
-    """Inputs in a few words: ``8x3x224x224`` for a tensor; the parts of a tuple or dict for others."""
-    if isinstance(value, Tensor):
-        return "x".join(map(str, value.shape)) or "scalar"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        parts = [describe(item) for item in value]
-        if len(parts) > 1 and len(set(parts)) == 1:
-            return f"({len(parts)} of {parts[0]})"
-        return "(" + ", ".join(parts) + ")"
-    return str(value)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-@contextmanager
-def _sandbox(seed: int, device: torch.device) -> Iterator[None]:
-    """Gradients on, autocast off, random numbers from ``seed``; every random state is put back."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 — the model may draw from it
-    with ExitStack() as stack:
-        accelerators = [] if device.type == "cpu" else [device]
-        stack.enter_context(torch.random.fork_rng(accelerators, device_type=device.type if accelerators else "cuda"))
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in {"cpu", device.type}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
