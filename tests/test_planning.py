@@ -215,6 +215,7 @@ def test_a_batch_of_one_with_one_position_can_be_planned() -> None:
         (lambda: ig.plan(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)), torch.randn(2, 3)), "no normalization layer"),
         (lambda: ig.plan(zoo.plain(), torch.randn(2, 3, 8, 8), strategy="isometrc"), "did you mean isometric"),
         (lambda: ig.plan(zoo.plain(), torch.randn(2, 4, 8, 8)), "the model raised RuntimeError"),
+        (lambda: ig.plan(zoo.plain().to("meta"), torch.randn(2, 3, 8, 8)), "meta device"),
         (lambda: ig.plan("resnet50", torch.randn(2, 4, 8, 8)), "torch.nn.Module"),
         (lambda: ig.measure(zoo.plain(), torch.randn(2, 3, 8, 8), plan="plan.json"), "takes a Plan, not a str"),
         (

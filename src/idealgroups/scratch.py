@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .copying import copy_model, refuse_unsupported
+from .errors import IdealGroupsError
 from .norms import recognise
 
 SMALL_SCALE = 0.1
@@ -49,6 +50,8 @@ def scratch_copy(model: nn.Module, seed: int) -> Scratch:
         IdealGroupsError: the model is wrapped, compiled, lazy or cannot be copied.
     """
     refuse_unsupported(model)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise IdealGroupsError("the model is on the meta device, without values; build it on a real device to plan it.")
     copy = copy_model(model)
     for tensor in (*copy.parameters(), *copy.buffers()):
         if tensor.dtype in (torch.float16, torch.bfloat16):
