@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..errors import IdealGroupsError
 from .config import Study
+from .recipes import Recipe
 
 
 def _from_study_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -92,6 +94,22 @@ def run(
 
 
 @study_app.command
+def recipe(
+    *,
+    recipe: Annotated[Recipe, Parameter(name="*")] = Recipe(),  # noqa: B008 frozen
+    out: Annotated[Path, Parameter(help="Folder of the result.")] = Path("results/recipes"),
+) -> None:
+    """Train one of the paper's networks on large data: Caltech-101, Oxford-IIIT Pets or COCO."""
+    from .recipes import run_recipe
+
+    record = run_recipe(recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{recipe.dataset}-{recipe.strategy}-{recipe.seed}.recipe.json"
+    file.write_text(json.dumps(record, indent=1) + "\n")
+    Console().print(", ".join(f"{name} {value:.2f}" for name, value in record["result"].items()), f"in {file}")
+
+
+@study_app.command
 def report(
     results: Annotated[list[Path], Parameter(help="JSONL files or folders of them.")],
     /,
@@ -102,14 +120,16 @@ def report(
     document: Annotated[Path | None, Parameter(help="Markdown document whose study section is replaced.")] = None,
 ) -> None:
     """Print the tables of a study, and write them with the plots."""
+    from .paper import read_recipes
     from .report import known_arms, write_report
     from .store import read_results
     from .tables import summary_tables
 
     found = read_results(results)
+    recipes = read_recipes(results)
     console = Console(width=None if Console().is_terminal else 200)
     for table in summary_tables(known_arms(found)):
         console.print(table.rich())
     beside = results[0] if results[0].is_dir() else results[0].parent
-    for path in write_report(found, out or beside, document):
+    for path in write_report(found, out or beside, document, recipes):
         console.print(f"wrote {path}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import IdealGroupsError
 from .analysis import Row, analyse
 from .config import Arm
 from .figures import network_figure, overview_figure
+from .paper import paper_table
 from .store import Result
 from .tables import Table, all_tables
 
@@ -27,7 +29,9 @@ def known_arms(results: Sequence[Result]) -> dict[Arm, dict[str, Row]]:
     return arms
 
 
-def write_report(results: Sequence[Result], folder: Path, document: Path | None = None) -> list[Path]:
+def write_report(
+    results: Sequence[Result], folder: Path, document: Path | None = None, recipes: Sequence[dict[str, Any]] = ()
+) -> list[Path]:
     """Write ``report.md`` and the plots to ``folder``; returns what was written.
 
     With a ``document`` (Markdown), its section between ``BEGIN`` and ``END`` is replaced by the report instead, and the
@@ -43,7 +47,9 @@ def write_report(results: Sequence[Result], folder: Path, document: Path | None 
             written.append(folder / f"{name}.png")
             figure.savefig(written[-1], dpi=110)
         target = document or folder / "report.md"
-        text = _markdown(all_tables(arms), results, [_relative(path, target) for path in written])
+        text = _markdown(
+            [*all_tables(arms), paper_table(arms, recipes)], results, [_relative(path, target) for path in written]
+        )
         target.write_text(_placed(text, target) if document else text)
     except OSError as error:
         raise IdealGroupsError(f"cannot write the report: {error}.") from None
