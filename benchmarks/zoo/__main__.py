@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from cyclopts import App
@@ -31,7 +32,7 @@ def run_zoo(
     Args:
         only: names to take, as in "timm:resnet*".
         jobs: networks at a time, one thread each.
-        seconds: limit per network.
+        seconds: limit per network, in processor time.
         gib: memory limit per network.
         again: also those that are in the results as a miss.
         results: where the lines go.
@@ -67,8 +68,8 @@ def keys(only: str) -> list[str]:
     for library in LIBRARIES:
         try:
             found += [case.key for case in cases((library,), only)]
-        except ImportError as error:
-            print(f"skipping {library}: {error}")
+        except ImportError as error:  # noqa: PERF203
+            print(f"skipping {library}: {error}", file=sys.stderr)
     return found
 
 

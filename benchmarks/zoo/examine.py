@@ -32,13 +32,16 @@ PACKAGES = {"smp": "segmentation-models-pytorch"}
 Enter = Callable[[str], None]
 
 
-class Miss(Exception):
+class MissError(Exception):
     """Something that should hold for every network does not hold for this one."""
 
 
 def examine(case: Case, enter: Enter = lambda stage: None) -> dict[str, Any]:
-    """One record. ``outcome``: ``ok``, ``nothing to plan`` (no supported layer, and the library says so) or ``miss``."""
-    started = time.perf_counter()
+    """One record. ``outcome``: ``ok``, ``miss``, or ``nothing to plan``: no supported layer, and the library says so.
+
+    ``seconds``: of processor time.
+    """
+    started = time.process_time()
     record: dict[str, Any] = {"library": case.library, "model": case.name, "task": case.task, "outcome": "miss"}
     record["versions"] = {name: version(PACKAGES.get(name, name)) for name in ("torch", case.library)}
     record["python"] = platform.python_version()
@@ -54,7 +57,7 @@ def examine(case: Case, enter: Enter = lambda stage: None) -> dict[str, Any]:
         record["idealgroups_error"] = isinstance(error, ig.IdealGroupsError)
         if record["stage"] == "plan":
             record["alone"] = _runs_alone(case)
-    record["seconds"] = round(time.perf_counter() - started, 1)
+    record["seconds"] = round(time.process_time() - started, 1)
     record["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     return record
 
@@ -107,7 +110,7 @@ def _plan(case: Case, model: nn.Module, inputs: Any) -> dict[str, Plan]:
     network = Network(model, copy.deepcopy(inputs), loss=case.loss)
     plans = {strategy: network.plan(strategy, name=case.name) for strategy in STRATEGIES}
     if _state(model) != before:
-        raise Miss("planning changed the model or a random state")
+        raise MissError("planning changed the model or a random state")
     return plans
 
 
@@ -125,7 +128,7 @@ def _refusal(model: nn.Module, inputs: Any) -> None:
         if "no normalization layer" not in str(error):
             raise
     else:
-        raise Miss("a plan was made for a network without a supported layer")
+        raise MissError("a plan was made for a network without a supported layer")
 
 
 def _of_plans(plans: Mapping[str, Plan]) -> dict[str, Any]:
@@ -138,7 +141,6 @@ def _of_plans(plans: Mapping[str, Plan]) -> dict[str, Any]:
         "spread_before": _round(plan.spread_before),
         "trend": {s: _round(p.trend_after) for s, p in plans.items()},
         "spread": {s: _round(p.spread_after) for s, p in plans.items()},
-        "plan_seconds": _round(plan.seconds, 2),
         "groups": [[site.num_channels, site.positions, site.num_groups] for site in plan.sites],
     }
 
@@ -148,7 +150,7 @@ def _check_groups(model: nn.Module, plan: Plan) -> None:
     for site in plan.sites:
         module = modules[site.name]
         if not isinstance(module, nn.GroupNorm) or module.num_groups != site.num_groups:
-            raise Miss(f"{site.name} has not become a GroupNorm of {site.num_groups} groups")
+            raise MissError(f"{site.name} has not become a GroupNorm of {site.num_groups} groups")
 
 
 def _of_layers(
@@ -158,7 +160,7 @@ def _of_layers(
     planned = measure(converted, inputs, loss=case.loss)
     expected = plans["isometric"].trend_after
     if not math.isclose(planned.trend, expected, abs_tol=0.02):
-        raise Miss(f"the converted network has a trend of {planned.trend:.3f}, the plan says {expected:.3f}")
+        raise MissError(f"the converted network has a trend of {planned.trend:.3f}, the plan says {expected:.3f}")
     measured = {"isometric": planned}
     for strategy in ("layer", "instance"):
         measured[strategy] = measure(model, inputs, plan=plans[strategy], loss=case.loss)
@@ -190,15 +192,15 @@ def _train(case: Case, model: nn.Module, inputs: Any) -> tuple[float, float]:
     loss.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     if not gradients or not all(bool(torch.isfinite(g).all()) for g in gradients):
-        raise Miss("a gradient of the converted network is not finite")
+        raise MissError("a gradient of the converted network is not finite")
     optimizer.step()
     with torch.no_grad():
         torch.manual_seed(0)
         after = float(_loss_of_detached(case, call(model, copy.deepcopy(inputs))))
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise Miss("a weight of the converted network is not finite after one step")
+        raise MissError("a weight of the converted network is not finite after one step")
     if not math.isfinite(after):
-        raise Miss("the loss of the converted network is not finite after one step")
+        raise MissError("the loss of the converted network is not finite after one step")
     return round(float(loss.detach()), 4), round(after, 4)
 
 

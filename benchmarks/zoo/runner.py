@@ -1,9 +1,11 @@
-"""Each case in a process of its own, with a limit on time and memory; results appended as they come."""
+"""Each case in a process of its own, with a limit on processor time and memory; results appended as they come."""
 
 from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,10 +46,13 @@ def load(results: Path) -> list[dict[str, Any]]:
 
 
 def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: float) -> None:
-    """Examine every network of ``keys`` and append a record of each to ``results``."""
+    """Examine every network of ``keys`` and append a record of each to ``results``.
+
+    ``seconds``: of processor time, so that other work on the machine does not count; ten times that on the clock.
+    """
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
     context = get_context("forkserver")
-    context.set_forkserver_preload([name for name in PRELOAD])
+    context.set_forkserver_preload(list(PRELOAD))
     todo = list(keys)[::-1]
     active: list[Running] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -55,7 +60,7 @@ def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: floa
         task = bar.add_task("zoo", total=len(todo))
         while todo or active:
             while todo and len(active) < jobs:
-                active.append(_start(context, todo.pop()))
+                active.append(_start(context, todo.pop(), seconds))
             bar.update(task, description=", ".join(f"{r.key} {r.stage}" for r in active)[:60])
             time.sleep(0.1)
             for running in list(active):
@@ -70,15 +75,16 @@ def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: floa
                     bar.print(f"[red]{running.key}[/] {record['stage']}: {record.get('cause', '')[:200]}")
 
 
-def _start(context: Any, key: str) -> Running:
+def _start(context: Any, key: str, seconds: float) -> Running:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(key, theirs), daemon=True)
+    process = context.Process(target=_child, args=(key, theirs, seconds), daemon=True)
     process.start()
     theirs.close()
     return Running(key, process, ours, time.monotonic())
 
 
-def _child(key: str, messages: Connection) -> None:
+def _child(key: str, messages: Connection, seconds: float) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
     null = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(null, descriptor)
@@ -105,9 +111,13 @@ def _watch(running: Running, seconds: float, gib: float) -> dict[str, Any] | Non
             running.stage = message
     except EOFError:
         running.process.join()
-        return _missed(running, f"the process ended with exit code {running.process.exitcode}", elapsed)
-    if elapsed > seconds:
-        return _ended(running, f"over {seconds:.0f} s", elapsed)
+        code = running.process.exitcode
+        over = f"over {seconds:.0f} s of processor time"
+        return _missed(
+            running, over if code == -signal.SIGXCPU else f"the process ended with exit code {code}", elapsed
+        )
+    if elapsed > 10 * seconds:
+        return _ended(running, f"over {10 * seconds:.0f} s", elapsed)
     if _resident(running.process.pid) > gib:
         return _ended(running, f"over {gib:g} GiB", elapsed)
     return None

@@ -1,4 +1,4 @@
-"""Up to five small networks of every timm family (module) that has a supported norm; the list is ``timm_models.txt``."""
+"""Up to five small networks of every timm family (module) that has a supported norm; listed in ``timm_models.txt``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ LARGE = 40e6
 """Beyond the first of its family a network has fewer parameters than this."""
 
 PX = 96
-NEEDS = {"coat": 224, "nasnetalarge": 96, "pnasnet5large": 96}
 
 
 def cases() -> Iterator[Case]:
     for line in LIST.read_text().splitlines():
-        family, name, px = line.split()
+        _, name, px = line.split()
         if name != "-":
             yield Case("timm", name, "classification", partial(_build, name, int(px)))
 
