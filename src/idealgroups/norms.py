@@ -20,6 +20,7 @@ _ODD_NORMS = re.compile(
     r"Norm\w*[123]d|EvoNorm|FilterResponse|InplaceAbn|AdaGroupNorm|SpatialNorm|GroupNorm|BatchNorm|InstanceNorm"
 )
 _AFTER = ("drop", "act")
+_AFTER_GROUP_NORM = (*_AFTER, "activation")  # the layer itself stays when its number of groups changes
 _OWN_TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 _READ_FORWARDS = ("torch.nn.", "torchvision.", "timm.", "idealgroups.")
 """Packages whose forward methods were read: normalize, scale and shift, then ``drop`` and ``act``, nothing else."""
@@ -92,7 +93,9 @@ def _by_class(module: nn.Module) -> Norm | None:
     """What the class promises; :func:`_objection` tells whether the module keeps to it."""
     gamma = _vector(getattr(module, "weight", None))
     groups: int | None = None
+    after = _AFTER
     if isinstance(module, nn.GroupNorm):
+        after = _AFTER_GROUP_NORM
         channels, groups = module.num_channels, module.num_groups
     elif isinstance(module, nn.modules.batchnorm._BatchNorm):
         channels = module.num_features
@@ -111,7 +114,7 @@ def _by_class(module: nn.Module) -> Norm | None:
         num_groups=groups,
         weight=gamma,
         bias=_vector(getattr(module, "bias", None)),
-        after=tuple(name for name in _AFTER if isinstance(getattr(module, name, None), nn.Module)),
+        after=tuple(name for name in after if isinstance(getattr(module, name, None), nn.Module)),
     )
 
 
