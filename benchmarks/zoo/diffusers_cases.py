@@ -413,17 +413,6 @@ _TABLE: dict[str, tuple[str, dict[str, Any], Callable[[], Any]]] = {
         },
         _image(1, 3, 5, 32, 32),
     ),
-    "AutoencoderKLAllegro": (
-        "autoencoder",
-        {
-            **LATENT,
-            **_both("AllegroDownBlock3D"),
-            "temporal_downsample_blocks": (True, False),
-            "temporal_upsample_blocks": (False, True),
-            "temporal_compression_ratio": 2,
-        },
-        lambda: synthetic((1, 3, 4, 32, 32)),
-    ),
     "AutoencoderKLCogVideoX": (
         "autoencoder",
         {**LATENT, **_both("CogVideoXDownBlock3D"), "temporal_compression_ratio": 2},

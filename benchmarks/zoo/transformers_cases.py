@@ -134,7 +134,7 @@ _TABLE: dict[str, tuple[str, str, Callable[[], Any], Callable[[], Any]]] = {
     "CvT": (
         "classification",
         "Cvt" + LOGITS,
-        _config("Cvt", embed_dim=[16, 48, 96], depth=[1, 1, 2], num_heads=[1, 3, 6], drop_path_rate=[0.0, 0.0, 0.0]),
+        _config("Cvt", embed_dim=[16, 48, 96], depth=[1, 2, 3], num_heads=[1, 3, 6], drop_path_rate=[0.0, 0.0, 0.0]),
         IMAGE,
     ),
     "EfficientNet": (
@@ -356,7 +356,7 @@ _TABLE: dict[str, tuple[str, str, Callable[[], Any], Callable[[], Any]]] = {
     "DeformableDETR": (
         "detection",
         "DeformableDetrForObjectDetection",
-        _config("DeformableDetr", **DETR, backbone_config=RESNET),
+        _config("DeformableDetr", **{**DETR, "decoder_layers": 2}, backbone_config=RESNET),
         LARGE,
     ),
     "TableTransformer": (
@@ -484,7 +484,13 @@ _TABLE: dict[str, tuple[str, str, Callable[[], Any], Callable[[], Any]]] = {
             energy_predictor_channels=32,
             pitch_predictor_channels=32,
         ),
-        lambda: {"input_ids": torch.arange(24).reshape(2, 12) % 32},
+        lambda: {
+            "input_ids": torch.arange(24).reshape(2, 12) % 32,
+            "duration_labels": torch.ones(2, 12, dtype=torch.long),
+            "pitch_labels": synthetic((2, 12, 1)),
+            "energy_labels": synthetic((2, 12, 1)),
+            "spectrogram_labels": synthetic((2, 12, 16)),
+        },
     ),
     "Parakeet": (
         "audio",
