@@ -93,7 +93,7 @@ def _by_class(module: nn.Module) -> Norm | None:
     """What the class promises; :func:`_objection` tells whether the module keeps to it."""
     gamma = _vector(getattr(module, "weight", None))
     groups: int | None = None
-    after = _AFTER
+    after: tuple[str, ...] = _AFTER
     if isinstance(module, nn.GroupNorm):
         after = _AFTER_GROUP_NORM
         channels, groups = module.num_channels, module.num_groups
