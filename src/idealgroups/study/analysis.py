@@ -48,6 +48,7 @@ class Row:
     common_decades: float
     channels_per_group: tuple[float, ...]
     choice_steps: float
+    device: str
     note: str = ""
 
     @property
@@ -119,6 +120,7 @@ def _rows(arm: Arm, results: Sequence[Result]) -> dict[str, Row]:
             common_decades=rate_range(curve, limit),
             channels_per_group=_widths(at_best[0]),
             choice_steps=_planning_steps(own) if strategy.partition("@")[0] in CANDIDATES else 0.0,
+            device=at_best[0].record["machine"]["device"],
         )
     winner = sweep_winner(results)
     if winner is not None:

@@ -1,0 +1,53 @@
+"""The study of this repository: its parts can be read, and its report can be made from a slice of its results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from idealgroups.study.cli import study_app
+from idealgroups.study.config import Study
+from idealgroups.study.grid import arms, tuning_runs
+from idealgroups.study.models import NETWORKS
+from idealgroups.study.report import write_report
+from idealgroups.study.store import read_results
+
+ROOT = Path(__file__).parent.parent
+PARTS = sorted((ROOT / "studies").glob("*.toml"))
+RESULTS = ROOT / "results" / "study"
+
+
+def read(part: Path) -> Study:
+    _, bound, _ = study_app.parse_args(["run", str(part)], exit_on_error=False, print_error=False)
+    study = bound.arguments["study"]
+    assert isinstance(study, Study)
+    return study
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.stem)
+def test_every_part_is_a_grid_of_known_networks_with_four_rates(part: Path) -> None:
+    study = read(part)
+    assert study.name == "study"
+    assert set(study.networks) <= set(NETWORKS)
+    for optimizer in (study.sgd, study.adamw):
+        assert len(optimizer.learning_rates) in (0, 4)
+    assert set(study.tested) >= {"isometric"}
+    assert tuning_runs(study)
+
+
+def test_the_parts_have_the_arms_that_the_document_counts() -> None:
+    compared = {arm for part in PARTS if part.stem[0] in "123456" for arm in arms(read(part))}
+    assert len(compared) == 24
+    assert f"{len(compared)} arms carry the comparison" in (ROOT / "docs" / "study.md").read_text()
+    assert sum((arm.optimizer, arm.batch_size) == ("sgd", 64) for arm in compared) == 13
+
+
+def test_the_report_is_made_from_a_slice_of_the_results(tmp_path: Path) -> None:
+    if not RESULTS.exists():
+        pytest.skip("the study has not been run in this checkout")
+    results = read_results([RESULTS])
+    first = min(results, key=lambda result: str(result.run.arm)).run.arm
+    written = write_report([result for result in results if result.run.arm == first], tmp_path)
+    assert {path.suffix for path in written} == {".png", ".md"}
+    assert str(first) in (tmp_path / "report.md").read_text()
