@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from idealgroups.calling import call_model
+
 GROUP_NORM = "NativeGroupNormBackward"
 
 
@@ -21,9 +23,7 @@ class Depths(NamedTuple):
 
 def depths(model: nn.Module, inputs: Any, loss: Callable[[Any], Tensor]) -> dict[str, Depths]:
     """{name of a parameter: its :class:`Depths`}, for the parameters the loss depends on."""
-    from .examine import call
-
-    root = loss(call(model, inputs)).grad_fn
+    root = loss(call_model(model, inputs)).grad_fn
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[Any, list[Depths]] = {root: [Depths(0.0, 0.0, 0.0)]}
     result = {}

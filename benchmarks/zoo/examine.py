@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import platform
 import random
@@ -17,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 import idealgroups as ig
+from idealgroups.calling import call_model, copy_inputs, describe
 from idealgroups.loss import random_projection
 from idealgroups.measuring import measure
+from idealgroups.network import Network
 from idealgroups.norms import recognise
-from idealgroups.planning import Network
 from idealgroups.plans import Plan
 
 from .cases import Case
@@ -66,7 +66,7 @@ def _examine(case: Case, record: dict[str, Any], stage: Enter) -> None:
     stage("build")
     model, inputs = _build(case)
     record |= _facts(model)
-    record["input"] = _shapes(inputs)
+    record["input"] = describe(inputs)[:200]
     stage("plan")
     if not any(recognise(module) for module in model.modules()):
         _refusal(model, inputs)
@@ -107,7 +107,7 @@ def _facts(model: nn.Module) -> dict[str, Any]:
 
 def _plan(case: Case, model: nn.Module, inputs: Any) -> dict[str, Plan]:
     before = _state(model)
-    network = Network(model, copy.deepcopy(inputs), loss=case.loss)
+    network = Network(model, copy_inputs(inputs), loss=case.loss)
     plans = {strategy: network.plan(strategy, name=case.name) for strategy in STRATEGIES}
     if _state(model) != before:
         raise MissError("planning changed the model or a random state")
@@ -166,12 +166,12 @@ def _of_layers(
         measured[strategy] = measure(model, inputs, plan=plans[strategy], loss=case.loss)
     log_u = {s: {w.name: math.log(w.relative) for w in m.layers} for s, m in measured.items()}
     names = [w.name for w in planned.layers if all(w.name in values for values in log_u.values())]
-    where = depths(converted, copy.deepcopy(inputs), _loss(case))
+    where = depths(converted, copy_inputs(inputs), _loss(case))
     return {
         "layers": len(planned.layers),
         "silent": len(planned.silent),
         "log_u": {s: [round(values[name], 2) for name in names] for s, values in log_u.items()},
-        "depth": {k: [round(getattr(where.get(n, Depths()), k), 1) for n in names] for k in Depths._fields},
+        "depth": {k: [_round(getattr(where.get(n, Depths()), k), 1) for n in names] for k in Depths._fields},
     }
 
 
@@ -179,16 +179,10 @@ def _loss(case: Case) -> Callable[[Any], Tensor]:
     return case.loss or random_projection(0)
 
 
-def call(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-
-
 def _train(case: Case, model: nn.Module, inputs: Any) -> tuple[float, float]:
     torch.manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    loss = _loss(case)(call(model, copy.deepcopy(inputs)))
+    loss = _loss(case)(call_model(model, copy_inputs(inputs)))
     loss.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     if not gradients or not all(bool(torch.isfinite(g).all()) for g in gradients):
@@ -196,7 +190,7 @@ def _train(case: Case, model: nn.Module, inputs: Any) -> tuple[float, float]:
     optimizer.step()
     with torch.no_grad():
         torch.manual_seed(0)
-        after = float(_loss_of_detached(case, call(model, copy.deepcopy(inputs))))
+        after = float(_loss_of_detached(case, call_model(model, copy_inputs(inputs))))
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise MissError("a weight of the converted network is not finite after one step")
     if not math.isfinite(after):
@@ -217,16 +211,10 @@ def _runs_alone(case: Case) -> str:
     """Whether the network itself, as built, makes a training step on these inputs: whose fault is it?"""
     try:
         model, inputs = _build(case)
-        _loss(case)(call(model, inputs)).backward()
+        _loss(case)(call_model(model, inputs)).backward()
     except Exception as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return "runs"
-
-
-def _shapes(inputs: Any) -> str:
-    from idealgroups.observe import describe
-
-    return describe(inputs)[:200]
 
 
 def _round(value: float | None, digits: int = 3) -> float | None:

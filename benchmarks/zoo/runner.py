@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .cases import find
 
-PRELOAD = ("torch", "torchvision", "timm", "idealgroups.planning")
+PRELOAD = ("torch", "idealgroups.cli", "benchmarks.zoo.examine")
 """Imported once; every process is a fork of that one, before it has run anything."""
 
 
@@ -52,8 +53,10 @@ def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: floa
     """
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
     context = get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOAD))
     todo = list(keys)[::-1]
+    libraries = dict.fromkeys(key.partition(":")[0] for key in todo)
+    context.set_forkserver_preload([*PRELOAD, *(f"benchmarks.zoo.{library}_cases" for library in libraries)])
+    commit = _commit()
     active: list[Running] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn()) as bar, results.open("a") as file:
@@ -67,12 +70,18 @@ def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: floa
                 record = _watch(running, seconds, gib)
                 if record is None:
                     continue
-                file.write(json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
+                file.write(json.dumps(record | {"commit": commit}, separators=(",", ":"), allow_nan=False) + "\n")
                 file.flush()
                 active.remove(running)
                 bar.advance(task)
                 if record["outcome"] == "miss":
                     bar.print(f"[red]{running.key}[/] {record['stage']}: {record.get('cause', '')[:200]}")
+
+
+def _commit() -> str:
+    """The library's version as git knows it, for the method changes faster than its number."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
 
 
 def _start(context: Any, key: str, seconds: float) -> Running:

@@ -1,0 +1,280 @@
+"""docs/zoo.md from the records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from idealgroups.sections import replace_section
+from idealgroups.solve import ISOMETRY_TOLERANCE, MAX_BUDGET
+
+from .cases import LIBRARIES
+from .examine import STRATEGIES
+
+Record = dict[str, Any]
+LEAST_LAYERS = 5
+"""A network has a trend worth the name from this many weight layers on."""
+
+LEVER = 0.5
+"""Between one group and one channel per group the trend must move by this much for the number of groups to matter."""
+
+TIE = 0.01
+
+
+def write(records: list[Record], document: Path) -> None:
+    records = sorted(records, key=lambda r: (LIBRARIES.index(r["library"]), r["task"], r["model"]))
+    planned = [r for r in records if r["outcome"] == "ok"]
+    with_trend = [r for r in planned if r["layers"] >= LEAST_LAYERS and r["trend"]["isometric"] is not None]
+    replace_section(document, "zoo-coverage", coverage(records))
+    replace_section(document, "zoo-misses", misses(records))
+    replace_section(document, "zoo-trends", trends(with_trend))
+    replace_section(document, "zoo-kinds", kinds(with_trend))
+    replace_section(document, "zoo-axis", axis(with_trend))
+    replace_section(document, "zoo-edges", edges(with_trend))
+    replace_section(document, "zoo-networks", networks(records))
+
+
+def coverage(records: list[Record]) -> str:
+    rows = []
+    for library in (*LIBRARIES, "all"):
+        mine = [r for r in records if library in (r["library"], "all")]
+        if not mine:
+            continue
+        count = Counter(r["outcome"] for r in mine)
+        tried = count["ok"] + count["miss"]
+        share = f"{count['ok'] / tried:.1%}" if tried else "–"
+        time = f"{median(r['seconds'] for r in mine if r['outcome'] == 'ok'):.1f} s" if count["ok"] else "–"
+        release = next((r["versions"][library] for r in mine if library in r.get("versions", {})), "")
+        rows.append((library, release, len(mine), count["nothing to plan"], tried, count["ok"], share, time))
+    head = ("library", "version", "networks", "no norm to plan", "to plan", "all stages passed", "share", "median time")
+    commits = sorted({r["commit"] for r in records if "commit" in r})
+    torch = sorted({r["versions"]["torch"] for r in records if "versions" in r})
+    note = (
+        "Stages: build, plan with seven strategies, convert, measure, one SGD step with finite gradients. Checked on "
+        "the way: planning changes nothing; the converted network measures what the plan promised; a network without a "
+        "supported norm is refused in one sentence. Time is processor time on one core, all stages together. "
+        f"PyTorch {', '.join(torch)}; revisions of this library: {', '.join(commits) or 'not recorded'}."
+    )
+    return f"{table(head, rows)}\n\n{note}"
+
+
+def misses(records: list[Record]) -> str:
+    rows = [
+        (f"{r['library']}:{r['model']}", r["stage"], code(r.get("cause", "")), code(r.get("alone", "")))
+        for r in records
+        if r["outcome"] == "miss"
+    ]
+    if not rows:
+        return "Every network that has a norm to plan passed every stage."
+    return table(("network", "stage", "cause", "the network by itself"), rows)
+
+
+def trends(records: list[Record]) -> str:
+    sensitive = [r for r in records if lever(r) >= LEVER]
+    parts = []
+    for title, chosen in (
+        (f"All {len(records)} networks with at least {LEAST_LAYERS} weight layers", records),
+        (f"The {len(sensitive)} of them whose trend the number of groups moves by {LEVER} or more", sensitive),
+    ):
+        rows = []
+        for strategy in STRATEGIES:
+            values = [abs(r["trend"][strategy]) for r in chosen]
+            rows.append(
+                (
+                    strategy,
+                    f"{median(values):.2f}" if values else "–",
+                    f"{np.quantile(values, 0.9):.2f}" if values else "–",
+                    percent(value <= ISOMETRY_TOLERANCE + 0.05 for value in values),
+                    percent(strategy in best(r, STRATEGIES) for r in chosen),
+                    "" if strategy == "hybrid" else percent(strategy in best(r, PLAIN) for r in chosen),
+                    f"{median(r['spread'][strategy] for r in chosen):.2f}" if chosen else "–",
+                )
+            )
+        head = (
+            "strategy",
+            "median of absolute trend",
+            "90th percentile",
+            "within 0.3",
+            "most isometric",
+            "without hybrid",
+            "median spread",
+        )
+        parts.append(f"{title}:\n\n{table(head, rows)}")
+    parts.append(
+        f"*Most isometric*: the smallest absolute trend of all, ties within {TIE} counting for each; plans lean to "
+        f"−{ISOMETRY_TOLERANCE} on purpose (as many groups as isometry allows)."
+    )
+    return "\n\n".join(parts)
+
+
+PLAIN = tuple(s for s in STRATEGIES if s != "hybrid")
+
+
+def best(record: Record, among: Iterable[str]) -> set[str]:
+    values = {s: abs(record["trend"][s]) for s in among if record["trend"][s] is not None}
+    return {s for s, value in values.items() if value <= min(values.values()) + TIE}
+
+
+def lever(record: Record) -> float:
+    ends = record["trend"]["layer"], record["trend"]["instance"]
+    return 0.0 if None in ends else abs(ends[0] - ends[1])
+
+
+KINDS: dict[str, Callable[[Record], bool]] = {
+    "classification": lambda r: r["task"] == "classification",
+    "U-nets": lambda r: r["task"] == "u-net",
+    "autoencoders": lambda r: r["task"] == "autoencoder",
+    "segmentation, other": lambda r: r["task"] == "segmentation",
+    "detection": lambda r: r["task"] == "detection",
+    "video and three dimensions": lambda r: r["task"] == "video" or "-3d" in r["model"],
+    "audio, time series": lambda r: r["task"] in ("audio", "time series"),
+    "optical flow": lambda r: r["task"] == "optical flow",
+    "a norm on 1×1 maps": lambda r: any(s == 1 for _, s, _ in r["groups"]),
+    "depthwise (a quarter or more of the convolutions)": lambda r: r["depthwise"] * 4 >= max(r["convolutions"], 1),
+    "without depthwise convolutions": lambda r: not r["depthwise"],
+    "multi-branch (longest path ≥ 3 × shortest)": lambda r: branching(r) >= 3,
+}
+
+
+def branching(record: Record) -> float:
+    depth = record["depth"]
+    if not depth["longest"]:
+        return 1.0
+    return float(np.nanmax(finite(depth["longest"])) / max(np.nanmax(finite(depth["shortest"])), 1))
+
+
+def kinds(records: list[Record]) -> str:
+    rows = []
+    for kind, belongs in KINDS.items():
+        mine = [r for r in records if belongs(r)]
+        if mine:
+            medians = [f"{median(abs(r['trend'][s]) for r in mine):.2f}" for s in STRATEGIES]
+            wins = percent("isometric" in best(r, PLAIN) for r in mine)
+            below = percent(r["trend"]["layer"] < -ISOMETRY_TOLERANCE for r in mine)
+            above = percent(saturated(r) for r in mine)
+            rows.append((kind, len(mine), *medians, wins, below, above))
+    head = ("kind", "networks", *STRATEGIES, "plan most isometric", "below −δ at one group", "above δ at the largest ε")
+    return f"Median of the absolute trend by kind of network:\n\n{table(head, rows)}"
+
+
+def saturated(record: Record) -> bool:
+    """The largest budget is spent and early layers are still behind."""
+    budget = record["budget"]["isometric"]
+    return budget >= MAX_BUDGET - 1e-3 and record["trend"]["isometric"] > ISOMETRY_TOLERANCE
+
+
+AXES = ("execution order", "longest", "shortest", "mean")
+
+
+def axis(records: list[Record]) -> str:
+    """Which axis explains what grouping does to the gradients: Δ log u between instance and layer norm, by layer."""
+    rows = []
+    for kind, belongs in KINDS.items():
+        mine = [r for r in records if belongs(r) and len(r["log_u"]["layer"]) >= LEAST_LAYERS and lever(r) >= LEVER]
+        if len(mine) < 3:
+            continue
+        cells = []
+        for name in AXES:
+            values = [abs(rank_correlation(change(r), position(r, name))) for r in mine]
+            cells.append(f"{np.nanmedian(values):.2f}")
+        rows.append((kind, len(mine), *cells))
+    head = ("kind", "networks", "execution order", "norms to the loss: longest path", "shortest path", "mean")
+    return (
+        "Does the change of log u from layer norm to instance norm, weight by weight, follow execution order, or the "
+        "number of norms between the weight and the loss? Median absolute rank correlation:\n\n" + table(head, rows)
+    )
+
+
+def change(record: Record) -> np.ndarray:
+    return np.array(record["log_u"]["instance"]) - np.array(record["log_u"]["layer"])
+
+
+def position(record: Record, name: str) -> np.ndarray:
+    if name == "execution order":
+        return np.arange(len(record["log_u"]["layer"]), dtype=float)
+    return finite(record["depth"][name])
+
+
+def finite(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = ranks(a[both]), ranks(b[both])
+    if len(a) < 3 or a.std() == 0 or b.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks, ties getting their mean."""
+    _, where, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[where]
+
+
+def edges(records: list[Record]) -> str:
+    below = [r for r in records if r["trend"]["layer"] < -ISOMETRY_TOLERANCE]
+    rescued = [r for r in below if r["trend"]["isometric"] >= -ISOMETRY_TOLERANCE]
+    above = [r for r in records if saturated(r)]
+    flat = [r for r in records if lever(r) < LEVER]
+    parts = [
+        f"**One group is already too many** ({len(below)} networks: trend at one group below −{ISOMETRY_TOLERANCE}; in "
+        f"{len(rescued)} of them a finer grouping is isometric all the same): {listing(below, 'layer')}.",
+        f"**The largest budget is not enough** ({len(above)}: ε = {MAX_BUDGET:.2f} and the trend still above "
+        f"{ISOMETRY_TOLERANCE}): {listing(above, 'isometric')}.",
+        f"**The number of groups hardly matters** ({len(flat)}: the trend moves by less than {LEVER} from one group to "
+        f"one channel per group): {listing(flat, 'isometric')}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def listing(records: list[Record], strategy: str) -> str:
+    return ", ".join(f"{r['library']}:{r['model']} ({number(r['trend'][strategy])})" for r in records) or "none"
+
+
+def networks(records: list[Record]) -> str:
+    rows = []
+    for r in records:
+        if r["outcome"] == "ok":
+            widths = [channels // groups for channels, _, groups in r["groups"]]
+            trend = r["trend"]
+            cells = (
+                r["input"] if len(r["input"]) < 30 else r["input"][:27] + "…",
+                r["sites"],
+                min(positions for _, positions, _ in r["groups"]),
+                number(r["budget"]["isometric"]),
+                f"{median(widths):g}",
+                f"{min(widths)}–{max(widths)}",
+                number(r["trend_before"]),
+                *(number(trend[s]) for s in STRATEGIES),
+            )
+        else:
+            cells = (r["outcome"], *([""] * 13))
+        rows.append((f"{r['library']}:{r['model']}", *cells))
+    head = ("network", "input", "norms", "least S", "ε", "median c", "range of c", "T before", *STRATEGIES)
+    return table(head, rows)
+
+
+def table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    head = list(head)
+    lines = [f"| {' | '.join(map(str, head))} |", "|---" * len(head) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
+
+
+def code(text: str) -> str:
+    return f"`{text.replace('|', '/').replace('`', chr(39))[:200]}`" if text else ""
+
+
+def percent(values: Iterable[bool]) -> str:
+    values = list(values)
+    return f"{sum(values) / len(values):.0%}" if values else "–"
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}".replace("-", "−")
