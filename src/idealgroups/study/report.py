@@ -74,7 +74,7 @@ def _placed(text: str, document: Path) -> str:
     section = f"{BEGIN}\n\n{text}\n{END}"
     if BEGIN in before and END in before:
         return before[: before.index(BEGIN)] + section + before[before.index(END) + len(END) :]
-    return f"{before.rstrip()}\n\n{section}\n".lstrip()
+    return f"{before.rstrip()}\n\n## The study\n\n{section}\n".lstrip()
 
 
 def _relative(path: Path, target: Path) -> str:
