@@ -57,6 +57,7 @@ def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: floa
     libraries = dict.fromkeys(key.partition(":")[0] for key in todo)
     context.set_forkserver_preload([*PRELOAD, *(f"benchmarks.zoo.{library}_cases" for library in libraries)])
     commit = _commit()
+    _end_line(results)
     active: list[Running] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn()) as bar, results.open("a") as file:
@@ -76,6 +77,13 @@ def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: floa
                 bar.advance(task)
                 if record["outcome"] == "miss":
                     bar.print(f"[red]{running.key}[/] {record['stage']}: {record.get('cause', '')[:200]}")
+
+
+def _end_line(results: Path) -> None:
+    """A torn last line must not swallow the next."""
+    if results.exists() and not results.read_bytes().endswith(b"\n"):
+        with results.open("a") as file:
+            file.write("\n")
 
 
 def _commit() -> str:

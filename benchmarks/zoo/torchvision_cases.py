@@ -50,6 +50,8 @@ def _segmentation(name: str) -> tuple[nn.Module, Tensor]:
 def _detection(name: str) -> tuple[nn.Module, tuple[list[Tensor], list[dict[str, Tensor]]]]:
     px = 300 if name == "ssd300_vgg16" else 320 if name.startswith("ssdlite") else 128
     sizes = {} if name.startswith("ssd") else {"min_size": px, "max_size": px}
+    if "rcnn" in name:
+        sizes["box_batch_size_per_image"] = 32
     model = models.get_model(name, weights=None, weights_backbone=None, num_classes=CLASSES, **sizes)
     images = list(synthetic((2, 3, px, px)))
     box = torch.tensor([[8.0, 8.0, 70.0, 60.0], [40.0, 50.0, 110.0, 120.0]])
@@ -67,7 +69,7 @@ def _video(name: str) -> tuple[nn.Module, Tensor]:
     model = models.get_model(name, weights=None, num_classes=CLASSES)
     if name.startswith("mvit"):
         return model, synthetic((1, 3, 16, 224, 224))
-    return model, synthetic((1, 3, 14, 224, 224) if name == "s3d" else (2, 3, 8, 64, 64))
+    return model, synthetic((1, 3, 14, 224, 224) if name == "s3d" else (2, 3, 8, 48, 48))
 
 
 def _flow(name: str) -> tuple[nn.Module, dict[str, Any]]:
