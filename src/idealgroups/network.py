@@ -17,7 +17,7 @@ from .norms import why_not
 from .observe import Observation, Observer, Survey
 from .plans import NotUnderstood, Plan, Site
 from .progress import Steps
-from .solve import MAX_HALVINGS, MAX_STEPS, Groups, solve
+from .solve import MAX_HALVINGS, MAX_STEPS, Groups, Target, solve
 from .strategies import (
     SOLVED,
     block_ideal_groups,
@@ -92,8 +92,15 @@ class Network:
         self._missed = _not_understood(self._observer, survey)
         self._survey_seconds = time.perf_counter() - started
 
-    def plan(self, strategy: str, *, name: str, advance: Steps = lambda: None) -> Plan:
-        """The plan of one strategy, measured."""
+    def plan(
+        self,
+        strategy: str,
+        *,
+        name: str,
+        target: Target = Target(),  # noqa: B008 — frozen
+        advance: Steps = lambda: None,
+    ) -> Plan:
+        """The plan of one strategy, measured; ``target`` is for studies of the rule itself."""
         started = time.perf_counter()
 
         def observe(groups: Groups) -> Observation:
@@ -101,7 +108,7 @@ class Network:
             advance()
             return seen
 
-        choice = self._solved(strategy, observe) if strategy in SOLVED else self._by_rule(strategy, observe)
+        choice = self._solved(strategy, target, observe) if strategy in SOLVED else self._by_rule(strategy, observe)
         return Plan(
             model=name,
             strategy=strategy,
@@ -117,7 +124,7 @@ class Network:
             not_understood=self._missed,
         )
 
-    def _solved(self, strategy: str, observe: Callable[[Groups], Observation]) -> _Choice:
+    def _solved(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:
         """Strategies with a budget: as many groups as isometry allows."""
         ratios = {facts.name: facts.ratio for facts in self._facts}
 
@@ -126,7 +133,7 @@ class Network:
 
         # At -max(log r) the hybrid rule leaves no layer any budget.
         lowest = 0.0 if strategy == "isometric" else min(0.0, *(-math.log(ratio) for ratio in ratios.values()))
-        point = solve(observe, budget_of, lowest, dict.fromkeys(ratios, 1))
+        point = solve(observe, budget_of, lowest, dict.fromkeys(ratios, 1), target)
         assert isinstance(point.measured, Observation)
         ideals = {
             name: ideal_groups(curve, budget_of(name, point.budget)) for name, curve in point.measured.curves.items()

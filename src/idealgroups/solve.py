@@ -37,6 +37,14 @@ NEAR_ENOUGH = 0.4
 """Trends that differ by less belong to networks whose curves are interchangeable."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """What counts as isometric, and how far the budget may go; other values than these are for studies of them."""
+
+    tolerance: float = ISOMETRY_TOLERANCE
+    max_budget: float = MAX_BUDGET
+
+
 class Measured(Protocol):
     """What the solve needs to know of one pass."""
 
@@ -63,8 +71,9 @@ def solve(
     layer_budget: Callable[[str, float], float],
     lowest: float,
     one_group: Groups,
+    target: Target = Target(),
 ) -> Point:
-    """The largest ε in [``lowest``, :data:`MAX_BUDGET`] with T(ε) ≥ -δ; one group if there is none.
+    """The largest ε in [``lowest``, ``target.max_budget``] with T(ε) ≥ -δ; one group if there is none.
 
     The trend need not fall monotonically with ε, so the search comes from above: the budget is halved until the network
     is isometric, and the last step is refined.
@@ -74,29 +83,31 @@ def solve(
         layer_budget: (layer, ε) → that layer's own budget.
         lowest: ε at which every layer has one group.
         one_group: {layer: 1}.
+        target: δ and the largest ε.
     """
     start = point = Point(lowest, one_group, observe(one_group))
+    floor = -target.tolerance
     bad: Point | None = None
     for halving in range(MAX_HALVINGS + 1):
-        budget = lowest + (MAX_BUDGET - lowest) / 2**halving
+        budget = lowest + (target.max_budget - lowest) / 2**halving
         point = _evaluate(budget, point, observe, layer_budget)
-        if _isometric(point):
-            return point if bad is None else _refine(point, bad, observe, layer_budget)
+        if point.measured.trend >= floor:
+            return point if bad is None else _refine(point, bad, floor, observe, layer_budget)
         bad = point
     return start
 
 
-def _isometric(point: Point) -> bool:
-    return point.measured.trend >= -ISOMETRY_TOLERANCE
-
-
 def _refine(
-    good: Point, bad: Point, observe: Callable[[Groups], Measured], layer_budget: Callable[[str, float], float]
+    good: Point,
+    bad: Point,
+    floor: float,
+    observe: Callable[[Groups], Measured],
+    layer_budget: Callable[[str, float], float],
 ) -> Point:
-    """The largest isometric budget between an isometric and a larger one that is not: regula falsi, safeguarded."""
+    """The largest budget with T ≥ ``floor`` between one that has it and a larger one that has not: regula falsi."""
     moved: list[bool] = []
     for _ in range(MAX_STEPS):
-        excess = good.measured.trend + ISOMETRY_TOLERANCE
+        excess = good.measured.trend - floor
         resolved = bad.budget - good.budget <= RESOLUTION * abs(bad.budget)
         if good.groups == bad.groups or excess <= CLOSE_ENOUGH or resolved:
             break
@@ -105,7 +116,7 @@ def _refine(
             share = 0.5  # one end stands still: the trend is not linear here
         budget = good.budget + min(max(share, 0.1), 0.9) * (bad.budget - good.budget)
         point = _evaluate(budget, good if share < 0.5 else bad, observe, layer_budget)
-        moved.append(_isometric(point))
+        moved.append(point.measured.trend >= floor)
         good, bad = (point, bad) if moved[-1] else (good, point)
     return good
 
