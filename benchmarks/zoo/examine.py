@@ -166,11 +166,13 @@ def _of_layers(
         measured[strategy] = measure(model, inputs, plan=plans[strategy], loss=case.loss)
     log_u = {s: {w.name: math.log(w.relative) for w in m.layers} for s, m in measured.items()}
     names = [w.name for w in planned.layers if all(w.name in values for values in log_u.values())]
+    parameters = dict(converted.named_parameters())
     where = depths(converted, copy_inputs(inputs), _loss(case))
     return {
         "layers": len(planned.layers),
         "silent": len(planned.silent),
         "log_u": {s: [round(values[name], 2) for name in names] for s, values in log_u.items()},
+        "dimensions": [parameters[name].ndim for name in names],
         "depth": {k: [_round(getattr(where.get(n, Depths()), k), 1) for n in names] for k in Depths._fields},
     }
 

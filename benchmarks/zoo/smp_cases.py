@@ -26,4 +26,7 @@ def cases() -> Iterator[Case]:
 def _build(architecture: type[nn.Module], encoder: str) -> tuple[nn.Module, Tensor]:
     arguments = {"dynamic_img_size": False} if encoder.startswith("tu-vit") else {}
     model = architecture(encoder_name=encoder, encoder_weights=None, in_channels=3, classes=4, **arguments)
-    return model, synthetic((2, 3, 224, 224) if encoder.startswith("tu-vit") else (4, 3, 64, 64))
+    if encoder.startswith("tu-vit"):
+        return model, synthetic((2, 3, 224, 224))
+    px = 128 if architecture is smp.PAN else 64
+    return model, synthetic((4, 3, px, px))
