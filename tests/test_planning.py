@@ -87,7 +87,8 @@ def test_real_networks_plan_convert_and_train(untouched: Untouched, name: str) -
         assert site.num_channels % site.num_groups == 0
         assert site.group_elements >= MIN_GROUP_ELEMENTS or (site.num_groups == 1 and site.note)
         assert 1 <= site.ideal <= site.num_channels
-    assert plan.trend_after >= -ISOMETRY_TOLERANCE or set(plan.num_groups.values()) == {1}
+    one_group = ig.plan(model, x, strategy="layer").trend_after
+    assert plan.trend_after >= min(0, one_group) - ISOMETRY_TOLERANCE - 1e-3
     assert plan.seconds > 0
     converted = ig.apply(plan, model)
     assert sorted(m.num_groups for m in converted.modules() if isinstance(m, nn.GroupNorm)) == sorted(
