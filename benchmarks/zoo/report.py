@@ -12,6 +12,7 @@ import numpy as np
 
 from idealgroups.sections import replace_section
 from idealgroups.solve import ISOMETRY_TOLERANCE, MAX_BUDGET
+from idealgroups.theory import trend
 
 from .cases import LIBRARIES
 from .examine import STRATEGIES
@@ -24,6 +25,10 @@ LEVER = 0.5
 """Between one group and one channel per group the trend must move by this much for the number of groups to matter."""
 
 TIE = 0.01
+WITHIN = ISOMETRY_TOLERANCE + TIE
+
+SILENCE = -4.0
+"""A weight whose log u falls by this much has stopped to learn."""
 
 
 def write(records: list[Record], document: Path) -> None:
@@ -35,6 +40,7 @@ def write(records: list[Record], document: Path) -> None:
     replace_section(document, "zoo-trends", trends(with_trend))
     replace_section(document, "zoo-kinds", kinds(with_trend))
     replace_section(document, "zoo-axis", axis(with_trend))
+    replace_section(document, "zoo-weights", weights(with_trend))
     replace_section(document, "zoo-edges", edges(with_trend))
     replace_section(document, "zoo-networks", networks(records))
 
@@ -76,10 +82,12 @@ def misses(records: list[Record]) -> str:
 
 def trends(records: list[Record]) -> str:
     sensitive = [r for r in records if lever(r) >= LEVER]
+    normed = [r for r in sensitive if r["sites"] >= r["layers"] / 2]
     parts = []
     for title, chosen in (
         (f"All {len(records)} networks with at least {LEAST_LAYERS} weight layers", records),
         (f"The {len(sensitive)} of them whose trend the number of groups moves by {LEVER} or more", sensitive),
+        (f"The {len(normed)} of these in which every second weight layer or more has its norm", normed),
     ):
         rows = []
         for strategy in STRATEGIES:
@@ -92,6 +100,7 @@ def trends(records: list[Record]) -> str:
                     percent(value <= ISOMETRY_TOLERANCE + 0.05 for value in values),
                     percent(strategy in best(r, STRATEGIES) for r in chosen),
                     "" if strategy == "hybrid" else percent(strategy in best(r, PLAIN) for r in chosen),
+                    "" if strategy == "hybrid" else percent(strategy in best(r, PLAIN, WITHIN) for r in chosen),
                     f"{median(r['spread'][strategy] for r in chosen):.2f}" if chosen else "–",
                 )
             )
@@ -102,6 +111,7 @@ def trends(records: list[Record]) -> str:
             "within 0.3",
             "most isometric",
             "without hybrid",
+            "or within δ of it",
             "median spread",
         )
         parts.append(f"{title}:\n\n{table(head, rows)}")
@@ -115,9 +125,9 @@ def trends(records: list[Record]) -> str:
 PLAIN = tuple(s for s in STRATEGIES if s != "hybrid")
 
 
-def best(record: Record, among: Iterable[str]) -> set[str]:
+def best(record: Record, among: Iterable[str], slack: float = TIE) -> set[str]:
     values = {s: abs(record["trend"][s]) for s in among if record["trend"][s] is not None}
-    return {s for s, value in values.items() if value <= min(values.values()) + TIE}
+    return {s for s, value in values.items() if value <= min(values.values()) + slack}
 
 
 def lever(record: Record) -> float:
@@ -142,10 +152,10 @@ KINDS: dict[str, Callable[[Record], bool]] = {
 
 
 def branching(record: Record) -> float:
-    depth = record["depth"]
-    if not depth["longest"]:
-        return 1.0
-    return float(np.nanmax(finite(depth["longest"])) / max(np.nanmax(finite(depth["shortest"])), 1))
+    longest, shortest = (
+        max((d for d in record["depth"][k] if d is not None), default=1) for k in ("longest", "shortest")
+    )
+    return float(longest / max(shortest, 1))
 
 
 def kinds(records: list[Record]) -> str:
@@ -175,19 +185,67 @@ def axis(records: list[Record]) -> str:
     """Which axis explains what grouping does to the gradients: Δ log u between instance and layer norm, by layer."""
     rows = []
     for kind, belongs in KINDS.items():
-        mine = [r for r in records if belongs(r) and len(r["log_u"]["layer"]) >= LEAST_LAYERS and lever(r) >= LEVER]
+        mine = [r for r in records if belongs(r) and lever(r) >= LEVER]
         if len(mine) < 3:
             continue
-        cells = []
-        for name in AXES:
-            values = [abs(rank_correlation(change(r), position(r, name))) for r in mine]
-            cells.append(f"{np.nanmedian(values):.2f}")
-        rows.append((kind, len(mine), *cells))
-    head = ("kind", "networks", "execution order", "norms to the loss: longest path", "shortest path", "mean")
+        every = [middle(abs(rank_correlation(change(r), position(r, name))) for r in mine) for name in AXES]
+        convolutional = [r for r in mine if convolutions(r).sum() >= LEAST_LAYERS]
+        only = middle(
+            abs(rank_correlation(change(r)[c], position(r, "execution order")[c]))
+            for r, c in ((r, convolutions(r)) for r in convolutional)
+        )
+        rows.append((kind, len(mine), *every, only))
+    head = (
+        "kind",
+        "networks",
+        "execution order",
+        "norms to the loss, longest path",
+        "shortest path",
+        "mean",
+        "execution order, convolutions only",
+    )
     return (
         "Does the change of log u from layer norm to instance norm, weight by weight, follow execution order, or the "
         "number of norms between the weight and the loss? Median absolute rank correlation:\n\n" + table(head, rows)
     )
+
+
+def weights(records: list[Record]) -> str:
+    """The trend over all weights beside that over the convolutions alone."""
+    rows = []
+    for kind, belongs in KINDS.items():
+        mine = [r for r in records if belongs(r) and convolutions(r).sum() >= LEAST_LAYERS]
+        if len(mine) < 3:
+            continue
+        cells = []
+        for strategy in ("layer", "isometric", "instance"):
+            whole = [line(np.array(r["log_u"][strategy])) for r in mine]
+            part = [line(np.array(r["log_u"][strategy])[convolutions(r)]) for r in mine]
+            cells += [middle(whole), middle(part)]
+        opposite = percent(
+            line(np.array(r["log_u"]["layer"])) * line(np.array(r["log_u"]["layer"])[convolutions(r)]) < 0 for r in mine
+        )
+        rows.append((kind, len(mine), *cells, opposite))
+    head = ["kind", "networks"]
+    for strategy in ("layer", "isometric", "instance"):
+        head += [f"{strategy}, all weights", f"{strategy}, convolutions"]
+    return (
+        "Median trend over all weights and over convolutions alone; *opposite*: the two have different signs at one "
+        "group:\n\n" + table([*head, "opposite"], rows)
+    )
+
+
+def convolutions(record: Record) -> np.ndarray:
+    return np.array(record.get("dimensions", [])) >= 3
+
+
+def line(values: np.ndarray) -> float:
+    return trend(values) if len(values) > 1 else float("nan")
+
+
+def middle(values: Iterable[float]) -> str:
+    values = [value for value in values if np.isfinite(value)]
+    return number(median(values)) if values else "–"
 
 
 def change(record: Record) -> np.ndarray:
@@ -222,16 +280,30 @@ def edges(records: list[Record]) -> str:
     below = [r for r in records if r["trend"]["layer"] < -ISOMETRY_TOLERANCE]
     rescued = [r for r in below if r["trend"]["isometric"] >= -ISOMETRY_TOLERANCE]
     above = [r for r in records if saturated(r)]
+    hidden = [r for r in above if r["trend"]["instance"] < -ISOMETRY_TOLERANCE]
     flat = [r for r in records if lever(r) < LEVER]
+    dead = [r for r in records if silenced(r)]
     parts = [
         f"**One group is already too many** ({len(below)} networks: trend at one group below −{ISOMETRY_TOLERANCE}; in "
         f"{len(rescued)} of them a finer grouping is isometric all the same): {listing(below, 'layer')}.",
         f"**The largest budget is not enough** ({len(above)}: ε = {MAX_BUDGET:.2f} and the trend still above "
-        f"{ISOMETRY_TOLERANCE}): {listing(above, 'isometric')}.",
+        f"{ISOMETRY_TOLERANCE}; in {len(hidden)} of them instance norm is below −{ISOMETRY_TOLERANCE}, so isometry "
+        f"lies between): {listing(above, 'isometric')}.",
         f"**The number of groups hardly matters** ({len(flat)}: the trend moves by less than {LEVER} from one group to "
         f"one channel per group): {listing(flat, 'isometric')}.",
     ]
+    parts.append(
+        f"**The plan silences weights** ({len(dead)}: log u of some weights is {-SILENCE:g} or more below that with "
+        "one group; one channel per group removes what is constant over positions, a time embedding for instance): "
+        + (", ".join(f"{r['library']}:{r['model']} ({silenced(r)} of {r['layers']})" for r in dead) or "none")
+        + "."
+    )
     return "\n\n".join(parts)
+
+
+def silenced(record: Record) -> int:
+    lost = np.array(record["log_u"]["isometric"]) - np.array(record["log_u"]["layer"])
+    return int((lost < SILENCE).sum())
 
 
 def listing(records: list[Record], strategy: str) -> str:
@@ -243,7 +315,6 @@ def networks(records: list[Record]) -> str:
     for r in records:
         if r["outcome"] == "ok":
             widths = [channels // groups for channels, _, groups in r["groups"]]
-            trend = r["trend"]
             cells = (
                 r["input"] if len(r["input"]) < 30 else r["input"][:27] + "…",
                 r["sites"],
@@ -252,7 +323,7 @@ def networks(records: list[Record]) -> str:
                 f"{median(widths):g}",
                 f"{min(widths)}–{max(widths)}",
                 number(r["trend_before"]),
-                *(number(trend[s]) for s in STRATEGIES),
+                *(number(r["trend"][s]) for s in STRATEGIES),
             )
         else:
             cells = (r["outcome"], *([""] * 13))

@@ -34,8 +34,10 @@ def cases() -> Iterator[Case]:
 def _classification(name: str) -> tuple[nn.Module, Tensor]:
     model = models.get_model(name, weights=None, num_classes=CLASSES, **_quiet(name))
     px = next((size for prefix, size in PX.items() if name.startswith(prefix)), 96)
-    small = sum(p.numel() for p in model.parameters()) < 3e7
-    return model, synthetic((4 if small and px <= 96 else 2, 3, px, px))
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    if px == 96 and millions > 60:
+        px = 64
+    return model, synthetic((4 if millions < 12 and px <= 96 else 2, 3, px, px))
 
 
 def _quiet(name: str) -> dict[str, Any]:
