@@ -24,6 +24,9 @@ LEAST_LAYERS = 5
 LEVER = 0.5
 """Between one group and one channel per group the trend must move by this much for the number of groups to matter."""
 
+LISTED = 15
+"""Networks named in a list; the table has all of them."""
+
 TIE = 0.01
 WITHIN = ISOMETRY_TOLERANCE + TIE
 
@@ -307,7 +310,9 @@ def silenced(record: Record) -> int:
 
 
 def listing(records: list[Record], strategy: str) -> str:
-    return ", ".join(f"{r['library']}:{r['model']} ({number(r['trend'][strategy])})" for r in records) or "none"
+    worst = sorted(records, key=lambda r: -abs(r["trend"][strategy]))
+    named = ", ".join(f"{r['library']}:{r['model']} ({number(r['trend'][strategy])})" for r in worst[:LISTED])
+    return (named or "none") + (f" and {len(worst) - LISTED} more in the table below" if len(worst) > LISTED else "")
 
 
 def networks(records: list[Record]) -> str:
