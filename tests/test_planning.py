@@ -209,6 +209,30 @@ def test_a_batch_of_one_with_one_position_can_be_planned() -> None:
     assert ig.plan(zoo.mlp(), torch.randn(1, 20)).num_groups.keys() == {"1", "4", "7"}
 
 
+class TimeEmbedded(nn.Module):
+    """As in diffusion U-Nets: an embedding is added to every channel, constant over positions, in front of a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
+        self.embed = nn.Linear(4, 16)
+        self.norm = nn.GroupNorm(4, 16)
+        self.conv2 = nn.Conv2d(16, 3, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.conv2(nn.functional.silu(self.norm(self.conv1(x) + self.embed(t)[:, :, None, None])))
+
+
+def test_a_plan_never_erases_what_is_constant_over_positions() -> None:
+    model, inputs = TimeEmbedded(), (torch.randn(4, 3, 16, 16), torch.randn(4, 4))
+    for strategy in ("isometric", "hybrid"):
+        assert max(ig.plan(model, inputs, strategy=strategy).num_groups.values()) <= 8
+    erased = ig.measure(model, inputs, plan=ig.plan(model, inputs, strategy="instance"))
+    kept = ig.measure(model, inputs, plan=ig.plan(model, inputs))
+    of = [{layer.name: layer.relative for layer in m.layers}.get("embed.weight", 0.0) for m in (erased, kept)]
+    assert of[0] < 1e-5 < of[1]
+
+
 @pytest.mark.parametrize(
     ("work", "message"),
     [

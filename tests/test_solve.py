@@ -66,7 +66,7 @@ def test_where_early_gradients_are_the_larger_ones_already_groups_may_cost_the_t
 def test_a_flat_trend_gives_as_many_groups_as_the_largest_budget_allows() -> None:
     budget, groups, _ = World([0.318] * 5, slope=0.0, sensitivity=0.0).solve()
     assert budget == MAX_BUDGET
-    assert set(groups.values()) == {CHANNELS}
+    assert set(groups.values()) == {CHANNELS // 2}  # two channels a group, at least
 
 
 def test_the_answer_is_the_finest_uniform_width_that_stays_isometric() -> None:

@@ -23,7 +23,7 @@ from idealgroups.strategies import (
     most_groups_within,
     safe_groups,
 )
-from idealgroups.theory import MIN_GROUP_ELEMENTS, RELU_MEAN_SHARE, conv_gain, divisors
+from idealgroups.theory import MIN_GROUP_CHANNELS, MIN_GROUP_ELEMENTS, RELU_MEAN_SHARE, conv_gain, divisors
 
 channel_counts = st.integers(1, 300)
 position_counts = st.sampled_from([1, 2, 3, 4, 49, 1000])
@@ -60,7 +60,7 @@ def test_the_budget_is_never_exceeded(curves: Curves, budget: float) -> None:
     index = curves.at(most_groups_within(curves, budget))
     assert all(worst(curves, i) <= budget + 1e-9 for i in range(index, len(curves.channels_per_group) - 1))
     width = int(curves.channels_per_group[index])
-    assert width * curves.positions >= MIN_GROUP_ELEMENTS or width == curves.num_channels
+    assert width == curves.num_channels or (width * curves.positions >= MIN_GROUP_ELEMENTS and width >= 2)
 
 
 @given(any_curves(), budgets)
@@ -68,7 +68,8 @@ def test_as_many_groups_as_the_budget_allows(curves: Curves, budget: float) -> N
     """The next finer divisor is over the budget or unsafe."""
     index = curves.at(most_groups_within(curves, budget))
     if index > 0:
-        unsafe = curves.channels_per_group[index - 1] * curves.positions < MIN_GROUP_ELEMENTS
+        finer = int(curves.channels_per_group[index - 1])
+        unsafe = finer * curves.positions < MIN_GROUP_ELEMENTS or finer < MIN_GROUP_CHANNELS
         assert unsafe or worst(curves, index - 1) > budget
 
 
@@ -97,7 +98,7 @@ def test_ideal_is_the_closed_form_where_that_holds(channels: int, budget: float)
 def test_most_groups_by_hand() -> None:
     curves = conv_curves(64)
     assert curves.amplification == pytest.approx([0.378, 0.168, 0.078, 0.036, 0.015, 0.005, 0], abs=1e-3)
-    assert [most_groups_within(curves, e) for e in (0, 0.01, 0.1, 0.3, 0.38)] == [1, 2, 16, 32, 64]
+    assert [most_groups_within(curves, e) for e in (0, 0.01, 0.1, 0.3, 0.38)] == [1, 2, 16, 32, 32]
     assert most_groups_within(conv_curves(64, positions=1), 0.38) == 16  # four channels are four elements
 
 
@@ -106,7 +107,7 @@ def test_projection_is_bounded_by_itself() -> None:
     amplification, projection = np.array([1.0, 0.1, 0.0]), np.array([1.0, 0.2, 0.0])
     curves = Curves(np.array([1, 2, 4]), amplification, projection, 100, 0.3)
     assert curves.gain == pytest.approx([0, -0.1, 0])
-    assert [most_groups_within(curves, e) for e in (0.15, 0.5, 1)] == [1, 2, 4]
+    assert [most_groups_within(curves, e) for e in (0.05, 0.15, 0.5, 1)] == [1, 1, 2, 2]
 
 
 def test_one_bad_divisor_stops_the_search() -> None:

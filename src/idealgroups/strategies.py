@@ -15,7 +15,7 @@ import numpy as np
 
 from .curves import Curves
 from .errors import IdealGroupsError
-from .theory import MIN_GROUP_ELEMENTS, block_channels_per_group, block_group_elements, divisors
+from .theory import MIN_GROUP_CHANNELS, MIN_GROUP_ELEMENTS, block_channels_per_group, block_group_elements, divisors
 
 SOLVED = ("isometric", "hybrid")
 """Strategies with a budget ε that is solved for by measurement."""
@@ -69,14 +69,16 @@ def habit(name: str) -> Callable[[int], float] | None:
 def most_groups_within(curves: Curves, budget: float) -> int:
     """G_l(ε): the most groups for which amplification and projection loss, each, stay within ``budget``.
 
-    Every coarser grouping must stay within it too, and a group keeps at least four elements where C allows.
+    Every coarser grouping must stay within it too, and a group keeps at least two channels and four elements where C
+    allows.
     """
     return curves.num_channels // int(curves.channels_per_group[_finest_within(curves, budget)])
 
 
 def _finest_within(curves: Curves, budget: float) -> int:
     worst = np.maximum(curves.amplification, curves.projection)
-    safe = curves.channels_per_group * curves.positions >= MIN_GROUP_ELEMENTS
+    widths = curves.channels_per_group
+    safe = (widths * curves.positions >= MIN_GROUP_ELEMENTS) & (widths >= MIN_GROUP_CHANNELS)
     index = len(worst) - 1
     while index > 0 and safe[index - 1] and worst[index - 1] <= budget + 1e-9:
         index -= 1

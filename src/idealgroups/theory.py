@@ -22,6 +22,9 @@ RELU_MEAN_SHARE = 1 / math.pi
 RELU_POOL_SHARE = 0.5 + 1 / math.pi
 """c times the share of a position-constant gradient that the projections remove behind GN-ReLU (ours), about 0.82."""
 
+MIN_GROUP_CHANNELS = 2
+"""One channel per group erases what is constant over positions (a time embedding, global context): never solved for."""
+
 MIN_GROUP_ELEMENTS = 4
 """A group of m elements keeps m - 2 gradient directions and E[1/var] is finite from m = 4 on: fewer is never chosen."""
 
