@@ -8,6 +8,7 @@ from idealgroups.study.analysis import analyse, compare, ranks
 from idealgroups.study.choice import best_rates, rate_curve, sweep_winner
 from idealgroups.study.config import SWEEP_MEMBERS, Optimizer
 from idealgroups.study.grid import arms, final_runs
+from idealgroups.study.tables import ablations
 from study_cases import ARM, TINY, result
 
 INF = float("inf")
@@ -131,3 +132,12 @@ def test_ranks_are_means_over_arms_of_ranks_by_mean_test_loss() -> None:
         result("sqrt", 0.1, 0, 1.0, test_loss=2.0, arm=other),
     ]
     assert ranks(analyse(results)) == {"layer": 1.75, "isometric": 2.0, "sqrt": 2.25}
+
+
+def test_an_ablation_is_compared_with_the_strategy_it_changes() -> None:
+    losses = {"isometric": (1.0, 2.0), "isometric@delta=1": (1.5, 2.25), "fixed-32": (9.0, 9.0)}
+    results = [result(name, 0.1, seed, loss) for name, pair in losses.items() for seed, loss in enumerate(pair)]
+    (row,) = ablations(analyse(results)).rows
+    assert row[:2] == ("isometric@delta=1", str(ARM))
+    assert "+0.3750" in row  # the mean of 0.5 and 0.25
+    assert ablations(analyse(results[:2])).rows == ()

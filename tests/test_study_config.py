@@ -76,7 +76,9 @@ def test_a_missing_file_is_named() -> None:
     ("change", "message"),
     [
         ({"strategies": ("isometrik",)}, "did you mean isometric"),
-        ({"strategies": ("isometric@blue",)}, "data or pink or noise"),
+        ({"strategies": ("isometric@blue",)}, "data, pink, noise or"),
+        ({"strategies": ("isometric@delta=small",)}, "'small' is none"),
+        ({"strategies": ("fixed-32@delta=1",)}, "cannot plan 'fixed-32@delta=1'"),
         ({"seeds": ()}, "no seeds"),
         ({"sgd": Optimizer()}, "no learning rates"),
         ({"sgd": Optimizer((0.1, -0.1))}, "positive"),

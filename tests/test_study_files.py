@@ -40,6 +40,8 @@ def test_the_parts_have_the_arms_that_the_document_counts() -> None:
     compared = {arm for part in PARTS if part.stem[0] in "123456" for arm in arms(read(part))}
     assert len(compared) == 24
     assert f"{len(compared)} arms carry the comparison" in (ROOT / "docs" / "study.md").read_text()
+    ablated = {arm for part in PARTS if part.stem[0] in "89" for arm in arms(read(part))}
+    assert ablated <= compared
     assert sum((arm.optimizer, arm.batch_size) == ("sgd", 64) for arm in compared) == 13
 
 

@@ -36,7 +36,7 @@ def test_the_permutation_test_does_not_depend_on_the_sign(differences: list[floa
 
 def test_differences_to_a_diverged_run_count_by_their_sign() -> None:
     assert permutation_p([-math.inf] * 6) == pytest.approx(2 / 64)
-    assert permutation_p([0.0, 0.0]) == 1.0
+    assert permutation_p([0.0, 0.0]) == permutation_p([3.0]) == 1.0
     assert bootstrap_interval([-math.inf, -1.0]).mean == -math.inf
 
 

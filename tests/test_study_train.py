@@ -81,17 +81,29 @@ def test_plans_are_of_the_network_that_is_trained(digits: Dataset) -> None:
         assert len(groups) == 9
         assert planned[name].summary()["seconds"] > 0
     assert all(one.step_seconds > 0 and not one.error for one in planned.values())
+    without_floor = planned["isometric@delta=inf"].summary()["budget"]
+    assert without_floor == pytest.approx(math.log(2))
+    assert without_floor >= planned["isometric"].summary()["budget"]
 
 
-STRATEGIES = ("isometric", "isometric@noise", "hybrid", "block", "fixed-32", "channels-16", "batch")
+STRATEGIES = (
+    "isometric",
+    "isometric@noise",
+    "isometric@delta=inf",
+    "hybrid",
+    "block",
+    "fixed-32",
+    "channels-16",
+    "batch",
+)
 
 
 def test_what_a_plan_is_measured_on(digits: Dataset) -> None:
-    real = plan_inputs("", digits, seed=0)
+    real = plan_inputs("data", digits, seed=0)
     assert real.shape == (64, 1, 8, 8)
     assert all(any(torch.equal(one, image) for image in digits.x_train) for one in real[:4])
     assert plan_inputs("noise", digits, seed=0).shape == real.shape
-    assert not torch.equal(plan_inputs("", digits, seed=1), real)
+    assert not torch.equal(plan_inputs("data", digits, seed=1), real)
 
 
 def test_the_initial_network_depends_on_its_seed_alone(digits: Dataset) -> None:

@@ -14,6 +14,7 @@ from .choice import best_rates, rate_curve, sweep_winner
 from .config import EXISTING, STRATEGIES, SWEEP, SWEEP_MEMBERS, Arm
 from .stats import Interval, bootstrap_interval, finite_differences, holm, mean_ranks, permutation_p, rate_range
 from .store import Result
+from .variants import base
 
 CANDIDATES = ("isometric", "block", "hybrid")
 """The strategies from theory, whose claim the study is about."""
@@ -119,7 +120,7 @@ def _rows(arm: Arm, results: Sequence[Result]) -> dict[str, Row]:
             decades=rate_range(curve, NEAR_BEST * rate.val_loss),
             common_decades=rate_range(curve, limit),
             channels_per_group=_widths(at_best[0]),
-            choice_steps=_planning_steps(own) if strategy.partition("@")[0] in CANDIDATES else 0.0,
+            choice_steps=_planning_steps(own) if base(strategy) in CANDIDATES else 0.0,
             device=at_best[0].record["machine"]["device"],
         )
     winner = sweep_winner(results)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import IdealGroupsError
-from ..strategies import check_strategy
+from .variants import parse
 
 SCHEMA = 1
 """Part of every run's hash: raise it when the meaning of a run changes, and old results are no longer reused."""
@@ -22,9 +22,6 @@ SWEEP_MEMBERS = ("instance", "channels-2", "channels-4", "channels-8", "channels
 """Trial and error: uniform c = 1, 2, 4, 8, 16, 32 and C channels per group."""
 
 EXISTING = ("fixed-32", "gcd-32", "channels-16", "min-32-quarter", "sqrt", "layer", "instance", "batch")
-PLAN_SOURCES = ("data", "pink", "noise")
-"""What ``strategy@source`` plans on: training images (as without a source), 1/f noise or white noise."""
-
 STRATEGIES = ("isometric", "block", "hybrid", *EXISTING, SWEEP)
 """The arms of every comparison."""
 
@@ -69,7 +66,8 @@ class Study:
         name: names the folder of the results.
         networks: see ``models.NETWORKS``.
         strategies: how the groups are chosen; ``sweep`` stands for the uniform choices it is the best of.
-            ``isometric@noise`` or ``@pink`` plans on noise instead of training images.
+            ``isometric@noise`` or ``@pink`` plans on noise instead of training images, ``isometric@delta=1`` with
+            another tolerance; see ``variants.py``.
         seeds: every learning rate is trained with these, and each strategy's best rate is chosen from them.
         final_seeds: then only the best rate of each strategy is trained with these as well; the comparison is theirs.
         tested: strategies whose best rate is trained with ``tested_seeds`` too, for tests need more seeds than
@@ -100,12 +98,7 @@ class Study:
     def __post_init__(self) -> None:
         for strategy in self.strategies:
             if strategy not in (SWEEP, "batch"):
-                rule, at, source = strategy.partition("@")
-                check_strategy(rule)
-                if at and source not in PLAN_SOURCES:
-                    raise IdealGroupsError(
-                        f"cannot plan on {source!r}; write {' or '.join(PLAN_SOURCES)} behind the @."
-                    )
+                parse(strategy)
         for name in ("networks", "strategies", "seeds"):
             if not getattr(self, name):
                 raise IdealGroupsError(f"the study {self.name!r} has no {name}; give at least one.")

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from ..errors import IdealGroupsError
 from ..inputs import synthetic
-from ..planning import compare
+from ..network import Network
 from .config import Images
 from .data import Dataset
 from .models import build
+from .variants import parse
 
 PLAN_IMAGES = 64
 """Training images a plan is measured on, the first ones in the order of its seed."""
@@ -81,25 +82,26 @@ def plan_strategies(job: PlanJob, dataset: Dataset) -> list[Planned]:
     by_source: dict[str, list[str]] = {}
     for strategy in job.strategies:
         if strategy != "batch":
-            by_source.setdefault(strategy.partition("@")[2], []).append(strategy)
+            by_source.setdefault(parse(strategy).source, []).append(strategy)
     planned = [Planned("batch", None, step_seconds)] if "batch" in job.strategies else []
     for source, strategies in by_source.items():
-        rules = [strategy.partition("@")[0] for strategy in strategies]
         try:
-            plans = compare(network, plan_inputs(source, dataset, job.seed), rules, seed=job.seed, progress=False)
-        except IdealGroupsError as error:
-            planned += [Planned(strategy, None, step_seconds, error=str(error)) for strategy in strategies]
-            continue
-        made = (plan.to_dict() for plan in plans)
-        planned += [Planned(name, plan, step_seconds) for name, plan in zip(strategies, made, strict=True)]
+            surveyed = Network(network, plan_inputs(source, dataset, job.seed), seed=job.seed)
+            for strategy in strategies:
+                variant = parse(strategy)
+                plan = surveyed.plan(variant.rule, name=job.network, target=variant.target)
+                planned.append(Planned(strategy, plan.to_dict(), step_seconds))
+        except IdealGroupsError as error:  # noqa: PERF203
+            made = {one.strategy for one in planned}
+            planned += [Planned(one, None, step_seconds, error=str(error)) for one in strategies if one not in made]
     return planned
 
 
 def plan_inputs(source: str, dataset: Dataset, seed: int) -> Tensor:
-    """Training images where ``source`` is empty or ``data``; else synthetic ones of the same shape."""
+    """Training images, or synthetic ones of the same shape."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(dataset.x_train), generator=generator)[:PLAN_IMAGES]
-    if source in ("", "data"):
+    if source == "data":
         return dataset.x_train[chosen]
     return synthetic((len(chosen), *dataset.x_train.shape[1:]), "pink" if source == "pink" else "noise", seed)
 

@@ -62,13 +62,13 @@ def permutation_p(differences: Sequence[float], seed: int = 0) -> float:
     """Two-sided p of a paired permutation test on the mean difference, by ``scipy.stats.permutation_test``.
 
     Signs are flipped; exact where all 2^n sign patterns are few enough, so n pairs
-    that all point the same way give p = 2 / 2^n:
+    that all point the same way give p = 2 / 2^n, and one pair shows nothing, p = 1:
 
     >>> permutation_p([1.0, 2.0, 1.5, 1.2, 0.9])
     0.0625
     """
     x = finite_differences(differences)
-    if len(x) == 0 or not np.any(x):
+    if len(x) < 2 or not np.any(x):
         return 1.0
     result = stats.permutation_test(
         (x,),

@@ -10,9 +10,11 @@ from statistics import fmean
 from rich import box
 from rich.table import Table as RichTable
 
+from ..solve import ISOMETRY_TOLERANCE
 from .analysis import CANDIDATES, RANKED, REFERENCE, Comparison, Row, compare, mean_decades, ranks
 from .config import STRATEGIES, SWEEP, Arm
 from .stats import Interval, bootstrap_interval
+from .variants import base
 
 Arms = Mapping[Arm, Mapping[str, Row]]
 
@@ -51,7 +53,7 @@ def summary_tables(arms: Arms) -> list[Table]:
 
 def all_tables(arms: Arms) -> list[Table]:
     """Every table of the report."""
-    return summary_tables(arms) + [table for table in against(arms) if table.rows]
+    return summary_tables(arms) + [table for table in (ablations(arms), *against(arms)) if table.rows]
 
 
 def arm_table(rows: Mapping[str, Row]) -> Table:
@@ -147,6 +149,42 @@ def against(arms: Arms) -> list[Table]:
             header = ("arm", "difference in test loss", "95%", "p", "p, Holm", "verdict", "seeds")
             tables.append(Table(f"{strategy} against {reference}", header, tuple(body)))
     return tables
+
+
+def ablations(arms: Arms) -> Table:
+    """Each strategy with one thing changed (see ``variants.py``) against the strategy itself, arm by arm."""
+    changed = sorted({name for rows in arms.values() for name in rows if base(name) != name})
+    body = [
+        (
+            name,
+            str(one.arm),
+            arms[one.arm][name].widths,
+            arms[one.arm][base(name)].widths,
+            f"{arms[one.arm][name].decades - arms[one.arm][base(name)].decades:+.2f}",
+            _signed(one.difference.mean),
+            f"{_signed(one.difference.low)} to {_signed(one.difference.high)}",
+            f"{one.p:.3g}",
+            str(one.seeds),
+        )
+        for name in changed
+        for one in compare(arms, name, base(name))
+    ]
+    header = (
+        "strategy",
+        "arm",
+        "c: least / median / most",
+        "c unchanged",
+        "decades",
+        "difference in test loss",
+        "95%",
+        "p",
+        "seeds",
+    )
+    note = (
+        "Differences to the same strategy with nothing changed (planned on training images, δ = "
+        f"{ISOMETRY_TOLERANCE}); a negative one is a lower test loss. Not corrected for their number."
+    )
+    return Table("Ablations", header, tuple(body), note)
 
 
 def goals(arms: Arms) -> Table:
