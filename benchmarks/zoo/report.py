@@ -214,28 +214,50 @@ def axis(records: list[Record]) -> str:
 
 
 def weights(records: list[Record]) -> str:
-    """The trend over all weights beside that over the convolutions alone."""
+    """The trend over all weights beside that over some of them: whose gradients are to be isometric?"""
     rows = []
-    for kind, belongs in KINDS.items():
-        mine = [r for r in records if belongs(r) and convolutions(r).sum() >= LEAST_LAYERS]
+    for kind, belongs in {**KINDS, "all networks": lambda _: True}.items():
+        mine = [r for r in records if belongs(r) and all(mask(r).sum() >= LEAST_LAYERS for mask in WEIGHTS.values())]
         if len(mine) < 3:
             continue
-        cells = []
-        for strategy in ("layer", "isometric", "instance"):
-            whole = [line(np.array(r["log_u"][strategy])) for r in mine]
-            part = [line(np.array(r["log_u"][strategy])[convolutions(r)]) for r in mine]
-            cells += [middle(whole), middle(part)]
-        opposite = percent(
-            line(np.array(r["log_u"]["layer"])) * line(np.array(r["log_u"]["layer"])[convolutions(r)]) < 0 for r in mine
+        part = {
+            (name, strategy): np.array([line(np.array(r["log_u"][strategy])[mask(r)]) for r in mine])
+            for name, mask in WEIGHTS.items()
+            for strategy in ("layer", "isometric")
+        }
+        whole = part["all weights", "layer"]
+        rows.append(
+            (
+                kind,
+                len(mine),
+                *map(middle, part.values()),
+                *(middle(np.abs(part[name, "layer"] - whole)) for name in list(WEIGHTS)[1:]),
+                *(
+                    percent((part[name, "layer"] < -ISOMETRY_TOLERANCE) != (whole < -ISOMETRY_TOLERANCE))
+                    for name in list(WEIGHTS)[1:]
+                ),
+            )
         )
-        rows.append((kind, len(mine), *cells, opposite))
-    head = ["kind", "networks"]
-    for strategy in ("layer", "isometric", "instance"):
-        head += [f"{strategy}, all weights", f"{strategy}, convolutions"]
-    return (
-        "Median trend over all weights and over convolutions alone; *opposite*: the two have different signs at one "
-        "group:\n\n" + table([*head, "opposite"], rows)
+    head = (
+        "kind",
+        "networks",
+        *(f"{strategy}, {name}" for name in WEIGHTS for strategy in ("layer", "isometric")),
+        *(f"{name}: difference" for name in list(WEIGHTS)[1:]),
+        *(f"{name}: other verdict" for name in list(WEIGHTS)[1:]),
     )
+    return (
+        "Median trend over all weights, over those with a norm between them and the loss (all that groups can "
+        "move), and over convolutions alone. *Difference*: median absolute difference from the trend over all weights, "
+        "at one group; *other verdict*: networks in which only one of the two is below −δ at one group:\n\n"
+        + table(head, rows)
+    )
+
+
+WEIGHTS: dict[str, Callable[[Record], np.ndarray]] = {
+    "all weights": lambda r: np.ones(len(r["log_u"]["layer"]), dtype=bool),
+    "below a norm": lambda r: finite(r["depth"]["longest"]) >= 1,
+    "convolutions": lambda r: convolutions(r),
+}
 
 
 def convolutions(record: Record) -> np.ndarray:
