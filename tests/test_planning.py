@@ -13,7 +13,7 @@ import idealgroups as ig
 import zoo
 from idealgroups.inputs import synthetic
 from idealgroups.solve import ISOMETRY_TOLERANCE
-from idealgroups.theory import MIN_GROUP_ELEMENTS
+from idealgroups.theory import MIN_GROUP_ELEMENTS, divisors
 
 Untouched = Callable[[nn.Module, Callable[[], Any]], Any]
 
@@ -86,7 +86,8 @@ def test_real_networks_plan_convert_and_train(untouched: Untouched, name: str) -
     for site in plan.sites:
         assert site.num_channels % site.num_groups == 0
         assert site.group_elements >= MIN_GROUP_ELEMENTS or (site.num_groups == 1 and site.note)
-        assert 1 <= site.ideal <= site.num_channels
+        finer = [g for g in divisors(site.num_channels) if g > site.num_groups]
+        assert site.num_groups <= site.ideal <= (finer[0] if finer else site.num_groups)  # the divisor below
     one_group = ig.plan(model, x, strategy="layer").trend_after
     assert plan.trend_after >= min(0, one_group) - ISOMETRY_TOLERANCE - 1e-3
     assert plan.seconds > 0

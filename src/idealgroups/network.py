@@ -135,9 +135,7 @@ class Network:
         lowest = 0.0 if strategy == "isometric" else min(0.0, *(-math.log(ratio) for ratio in ratios.values()))
         point = solve(observe, budget_of, lowest, dict.fromkeys(ratios, 1), target)
         assert isinstance(point.measured, Observation)
-        ideals = {
-            name: ideal_groups(curve, budget_of(name, point.budget)) for name, curve in point.measured.curves.items()
-        }
+        ideals = {name: ideal_groups(curve, budget_of(name, point.budget)) for name, curve in point.curves.items()}
         return _Choice(point.groups, point.groups, ideals, point.budget, point.measured)
 
     def _by_rule(self, strategy: str, observe: Callable[[Groups], Observation]) -> _Choice:

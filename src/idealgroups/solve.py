@@ -60,9 +60,10 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class Point:
-    """A budget, the groups that follow from it, and what was measured with exactly these groups."""
+    """A budget, the curves and the groups that follow from both, and what was measured with exactly these groups."""
 
     budget: float
+    curves: Mapping[str, Curves]
     groups: Groups
     measured: Measured
 
@@ -87,7 +88,8 @@ def solve(
         one_group: {layer: 1}.
         target: δ and the largest ε.
     """
-    start = point = Point(lowest, one_group, observe(one_group))
+    measured = observe(one_group)
+    start = point = Point(lowest, measured.curves, one_group, measured)
     points: list[Point] = []
     for halving in range(MAX_HALVINGS + 1):
         budget = lowest + (target.max_budget - lowest) / 2**halving
@@ -135,17 +137,19 @@ def _evaluate(
     The curves of a layer depend on the groups of all others, so the groups come from the curves of a point ``near`` by,
     and once more from their own where that was not near enough. As the bracket shrinks it always is.
     """
-    groups = choose(near.measured, budget, layer_budget)
+    curves = near.measured.curves
+    groups = choose(curves, budget, layer_budget)
     if groups == near.groups:
-        return Point(budget, groups, near.measured)
+        return Point(budget, curves, groups, near.measured)
     measured = observe(groups)
     if abs(measured.trend - near.measured.trend) > NEAR_ENOUGH:
-        again = choose(measured, budget, layer_budget)
+        curves = measured.curves
+        again = choose(curves, budget, layer_budget)
         if again != groups:
             groups, measured = again, observe(again)
-    return Point(budget, groups, measured)
+    return Point(budget, curves, groups, measured)
 
 
-def choose(measured: Measured, budget: float, layer_budget: Callable[[str, float], float]) -> Groups:
+def choose(curves: Mapping[str, Curves], budget: float, layer_budget: Callable[[str, float], float]) -> Groups:
     """G_l(ε) of every layer, from the curves of one pass."""
-    return {name: most_groups_within(curve, layer_budget(name, budget)) for name, curve in measured.curves.items()}
+    return {name: most_groups_within(curve, layer_budget(name, budget)) for name, curve in curves.items()}
