@@ -25,14 +25,14 @@ the groups."""
 MAX_HALVINGS = 7
 """How often the budget is halved in search of isometry: below 0.69 / 2^7 = 0.005 nearly every layer has one group."""
 
-MAX_STEPS = 5
+MAX_STEPS = 6
 """Most evaluations between the last two budgets; the trend is nearly linear in ε there, so one to three are usual."""
 
 CLOSE_ENOUGH = 0.1
 """The solve stops at a trend in [-δ, -δ + 0.1], or when ε is known to :data:`RESOLUTION`: the noise of one batch."""
 
-RESOLUTION = 0.04
-"""Relative precision of ε."""
+RESOLUTION = 0.02
+"""Relative precision of ε. In ResNet-50 at 224 px many layers step from 16 to 8 channels within 4% of ε."""
 
 NEAR_ENOUGH = 0.4
 """Trends that differ by less belong to networks whose curves are interchangeable."""
