@@ -73,7 +73,7 @@ def arm_table(rows: Mapping[str, Row]) -> Table:
                 *(_number(row.curve.get(rate, math.nan)) for rate in rates),
                 f"{row.decades:.2f}",
                 f"{row.common_decades:.2f}",
-                _bold(_number(loss.mean), loss.mean == least),
+                _bold(_number(loss.mean), math.isclose(loss.mean, least)),
                 _span(loss),
                 f"{100 * _mean(row.test_error):.2f}",
                 str(len(row.test_loss)),
