@@ -8,7 +8,7 @@ from idealgroups.study.analysis import analyse, compare, ranks
 from idealgroups.study.choice import best_rates, rate_curve, sweep_winner
 from idealgroups.study.config import SWEEP_MEMBERS, Optimizer
 from idealgroups.study.grid import arms, final_runs
-from idealgroups.study.tables import ablations
+from idealgroups.study.tables import ablations, by_network
 from study_cases import ARM, TINY, result
 
 INF = float("inf")
@@ -141,3 +141,11 @@ def test_an_ablation_is_compared_with_the_strategy_it_changes() -> None:
     assert row[:2] == ("isometric@delta=1", str(ARM))
     assert "+0.3750" in row  # the mean of 0.5 and 0.25
     assert ablations(analyse(results[:2])).rows == ()
+
+
+def test_ranks_by_network() -> None:
+    other = dataclasses.replace(ARM, network="mlp3")
+    losses = {(ARM, "isometric"): 1.0, (ARM, "fixed-32"): 2.0, (other, "isometric"): 2.0, (other, "fixed-32"): 1.0}
+    table = by_network(analyse([result(name, 0.1, 0, loss, arm=arm) for (arm, name), loss in losses.items()]))
+    assert table.header == ("strategy", "mlp3 (1)", "plain9 (1)")
+    assert table.rows == (("isometric", "2.0", "**1.0**"), ("fixed-32", "**1.0**", "2.0"))

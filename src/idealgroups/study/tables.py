@@ -48,7 +48,9 @@ class Table:
 
 def summary_tables(arms: Arms) -> list[Table]:
     """Goals, overview and a table for each arm: what the terminal shows."""
-    return [table for table in (goals(arms), overview(arms), *map(arm_table, arms.values())) if table.rows]
+    return [
+        table for table in (goals(arms), overview(arms), by_network(arms), *map(arm_table, arms.values())) if table.rows
+    ]
 
 
 def all_tables(arms: Arms) -> list[Table]:
@@ -126,6 +128,28 @@ def overview(arms: Arms) -> Table:
     )
     header = ("strategy", "mean rank", f"loss against {REFERENCE}, %", "decades", "decades, common", "cost, steps")
     return Table("All arms", header, tuple(body), note)
+
+
+def by_network(arms: Arms) -> Table:
+    """Mean ranks over the arms of each network by itself: where a strategy is good, and where not."""
+    networks = sorted({arm.network for arm in arms})
+    of = {name: {arm: rows for arm, rows in arms.items() if arm.network == name} for name in networks}
+    means = {name: ranks(own) for name, own in of.items()}
+    names = [strategy for strategy in RANKED if any(strategy in mean for mean in means.values())]
+    body = tuple(
+        (
+            strategy,
+            *(
+                _bold(f"{means[name][strategy]:.1f}", means[name][strategy] == min(means[name].values()))
+                if strategy in means[name]
+                else "–"
+                for name in networks
+            ),
+        )
+        for strategy in names
+    )
+    header = ("strategy", *(f"{name} ({len(of[name])})" for name in networks))
+    return Table("Mean rank by network", header, body, "In brackets: the number of arms.")
 
 
 def against(arms: Arms) -> list[Table]:
