@@ -1,6 +1,6 @@
 """What trains better: other caps on the budget, other tolerances, and what to do where no budget is isometric.
 
-    python benchmarks/rule.py run DATA [--networks plain9,resnet14] [--seeds 100,101]
+    python benchmarks/rule.py run DATA [--networks 'plain9;mlp3'] [--seeds 100,101]
     python benchmarks/rule.py render
 
 A pilot of the rule itself, on validation images and seeds (from 100 on) that no study uses. One JSON line a training in
@@ -50,33 +50,68 @@ VARIANTS = {
     "isometric, cap 1.2, δ = 0": Variant("isometric", Target(max_budget=1.2, tolerance=0)),
     "hybrid, cap 1.2": Variant("hybrid", Target(max_budget=1.2)),
     "block": Variant("block"),
+    "isometric, cap 0.69, m ≥ 4": Variant("isometric", Target(min_elements=4)),
+    "isometric, cap 0.69, m ≥ 16": Variant("isometric", Target(min_elements=16)),
+    "isometric, cap 0.69, m ≥ 32": Variant("isometric", Target(min_elements=32)),
+    "isometric, cap 0.69, m ≥ 64": Variant("isometric", Target(min_elements=64)),
+    "isometric, cap 0.69, δ = ∞": Variant("isometric", Target(tolerance=math.inf)),
     "c = 2": Variant("channels-2"),
     "c = 4": Variant("channels-4"),
     "c = 8": Variant("channels-8"),
+    "c = 16": Variant("channels-16"),
     "fixed-32": Variant("fixed-32"),
     "layer": Variant("layer"),
 }
 CIFAR = Images("cifar10", 16, 4000, 1000, 200)
 SCENES = Images("fashion-scenes", 24, 3000, 500, 200)
-ARMS = {
-    "plain9": (Arm("plain9", CIFAR, "sgd", 0.0, 64, 3, False), (0.1,)),
-    "resnet14": (Arm("resnet14", CIFAR, "sgd", 0.0, 64, 3, False), (0.1,)),
-    "plain15": (Arm("plain15", CIFAR, "sgd", 0.0, 64, 3, False), (0.1,)),
-    "unet": (Arm("unet", SCENES, "sgd", 0.0, 64, 4, False), (0.1, 0.3)),
+TINY = Images("cifar10", 8, 4000, 1000, 200)
+LARGE = Images("cifar10", 48, 4000, 1000, 200)
+HABITS = ("c = 2", "c = 4", "c = 8", "fixed-32", "layer")
+CAPS = (*(f"isometric, cap {cap}" for cap in ("0.25", "0.38", "0.69", "1.2")), "isometric, cap 1.2, δ = 0")
+ELEMENTS = (*(f"isometric, cap 0.69, m ≥ {m}" for m in (4, 16, 32, 64)), "c = 16", "fixed-32", "layer")
+FLOORS = ("isometric, cap 0.69", "isometric, cap 0.69, δ = ∞", "c = 4", "c = 16", "fixed-32", "layer")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One network, and the variants that are compared on it, each at the best of these rates."""
+
+    arm: Arm
+    learning_rates: tuple[float, ...]
+    titles: tuple[str, ...]
+
+
+def sgd(network: str, images: Images, epochs: int = 3) -> Arm:
+    return Arm(network, images, "sgd", 0.0, 64, epochs, False)
+
+
+QUESTIONS = {
+    "plain9": Question(sgd("plain9", CIFAR), (0.1,), (*CAPS, "hybrid, cap 1.2", "block", *HABITS)),
+    "resnet14": Question(sgd("resnet14", CIFAR), (0.1,), (*CAPS, "hybrid, cap 1.2", "block", *HABITS)),
+    "plain15": Question(sgd("plain15", CIFAR), (0.1,), (*CAPS, "hybrid, cap 1.2", "block", *HABITS)),
+    "unet": Question(sgd("unet", SCENES, 4), (0.1, 0.3), (*FLOORS, "block", "c = 2", "c = 8")),
+    "mlp3": Question(sgd("mlp3", CIFAR), (0.003, 0.01, 0.03), ELEMENTS),
+    "mlp8": Question(sgd("mlp8", CIFAR), (0.001, 0.003, 0.01, 0.03), ELEMENTS),
+    "plain9, 8 px": Question(sgd("plain9", TINY), (0.03, 0.1), ELEMENTS),
+    "timm/mobilenetv2_035": Question(sgd("timm/mobilenetv2_035", LARGE), (0.03, 0.1), FLOORS),
+    "timm/ghostnet_050": Question(sgd("timm/ghostnet_050", LARGE), (0.03, 0.1), FLOORS),
 }
 
 
 @app.command
-def run(data: Path, networks: str = ",".join(ARMS), seeds: str = "100,101") -> None:
+def run(data: Path, networks: str = ";".join(QUESTIONS), seeds: str = "100,101") -> None:
     """Train what is not trained yet."""
     done = {json.dumps(record["key"]) for record in records()}
     for seed in map(int, seeds.split(",")):
-        for name in networks.split(","):
-            arm, rates = ARMS[name]
+        for name in networks.split(";"):
+            arm, rates, titles = QUESTIONS[name].arm, QUESTIONS[name].learning_rates, QUESTIONS[name].titles
             dataset = load(arm.images, data)
-            network = Network(initial_network(name, dataset, seed), plan_inputs("data", dataset, seed), seed=seed)
+            network = Network(
+                initial_network(arm.network, dataset, seed), plan_inputs("data", dataset, seed), seed=seed
+            )
             trained: dict[Any, float] = {}
-            for title, variant in track(VARIANTS.items(), description=f"{name}, seed {seed}"):
+            for title in track(titles, description=f"{name}, seed {seed}"):
+                variant = VARIANTS[title]
                 keys = {rate: [name, arm.optimizer, seed, title, rate] for rate in rates}
                 if all(json.dumps(key) in done for key in keys.values()):
                     continue
@@ -106,9 +141,9 @@ def render() -> None:
     for record in records():
         name, _, _, title, rate = record["key"]
         cells[name, title][rate].append((record["val_loss"], record["trend"]))
-    lines = ["| | " + " | ".join(ARMS) + " |", "|---" * (len(ARMS) + 1) + "|"]
+    lines = ["| | " + " | ".join(QUESTIONS) + " |", "|---" * (len(QUESTIONS) + 1) + "|"]
     for title in [*VARIANTS, *dict.fromkeys(t for _, t in cells if t not in VARIANTS)]:
-        row = [cell(cells[name, title]) for name in ARMS]
+        row = [cell(cells[name, title]) for name in QUESTIONS]
         lines.append(f"| {title} | " + " | ".join(row) + " |")
     replace_section(DOCUMENT, "rule", "\n".join(lines))
 

@@ -23,7 +23,14 @@ from idealgroups.strategies import (
     most_groups_within,
     safe_groups,
 )
-from idealgroups.theory import MIN_GROUP_CHANNELS, MIN_GROUP_ELEMENTS, RELU_MEAN_SHARE, conv_gain, divisors
+from idealgroups.theory import (
+    MIN_GROUP_CHANNELS,
+    MIN_GROUP_ELEMENTS,
+    MIN_IDEAL_ELEMENTS,
+    RELU_MEAN_SHARE,
+    conv_gain,
+    divisors,
+)
 
 channel_counts = st.integers(1, 300)
 position_counts = st.sampled_from([1, 2, 3, 4, 49, 1000])
@@ -56,11 +63,11 @@ def worst(curves: Curves, index: int) -> float:
 
 @given(any_curves(), budgets)
 def test_the_budget_is_never_exceeded(curves: Curves, budget: float) -> None:
-    """Neither by the choice nor by a coarser grouping, and groups of under four elements do not occur but alone."""
+    """Neither by the choice nor by a coarser grouping, and groups of under 32 elements do not occur but alone."""
     index = curves.at(most_groups_within(curves, budget))
     assert all(worst(curves, i) <= budget + 1e-9 for i in range(index, len(curves.channels_per_group) - 1))
     width = int(curves.channels_per_group[index])
-    assert width == curves.num_channels or (width * curves.positions >= MIN_GROUP_ELEMENTS and width >= 2)
+    assert width == curves.num_channels or (width * curves.positions >= MIN_IDEAL_ELEMENTS and width >= 2)
 
 
 @given(any_curves(), budgets)
@@ -69,7 +76,7 @@ def test_as_many_groups_as_the_budget_allows(curves: Curves, budget: float) -> N
     index = curves.at(most_groups_within(curves, budget))
     if index > 0:
         finer = int(curves.channels_per_group[index - 1])
-        unsafe = finer * curves.positions < MIN_GROUP_ELEMENTS or finer < MIN_GROUP_CHANNELS
+        unsafe = finer * curves.positions < MIN_IDEAL_ELEMENTS or finer < MIN_GROUP_CHANNELS
         assert unsafe or worst(curves, index - 1) > budget
 
 
@@ -99,7 +106,8 @@ def test_most_groups_by_hand() -> None:
     curves = conv_curves(64)
     assert curves.amplification == pytest.approx([0.378, 0.168, 0.078, 0.036, 0.015, 0.005, 0], abs=1e-3)
     assert [most_groups_within(curves, e) for e in (0, 0.01, 0.1, 0.3, 0.38)] == [1, 2, 16, 32, 32]
-    assert most_groups_within(conv_curves(64, positions=1), 0.38) == 16  # four channels are four elements
+    assert most_groups_within(conv_curves(64, positions=1), 0.38) == 2  # 32 channels are 32 elements
+    assert most_groups_within(conv_curves(64, positions=1), 0.38, min_elements=4) == 16
 
 
 def test_projection_is_bounded_by_itself() -> None:

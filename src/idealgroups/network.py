@@ -27,6 +27,7 @@ from .strategies import (
     layer_budget,
     safe_groups,
 )
+from .theory import MIN_GROUP_ELEMENTS
 
 MAX_PASSES = MAX_HALVINGS + MAX_STEPS + 4
 """What a progress bar counts up to; most solves end sooner."""
@@ -53,12 +54,13 @@ class _Choice:
     groups: Groups
     ideals: Mapping[str, float]
     budget: float | None
+    min_elements: int
     after: Observation
 
     def site(self, facts: _Facts) -> Site:
         name, groups = facts.name, self.groups[facts.name]
         curve = self.after.curves[name]
-        note = safe_groups(facts.num_channels, facts.positions, self.wanted[name])[1]
+        note = safe_groups(facts.num_channels, facts.positions, self.wanted[name], self.min_elements)[1]
         return Site(
             name=name,
             kind=facts.kind,
@@ -108,7 +110,9 @@ class Network:
             advance()
             return seen
 
-        choice = self._solved(strategy, target, observe) if strategy in SOLVED else self._by_rule(strategy, observe)
+        choice = (
+            self._solved(strategy, target, observe) if strategy in SOLVED else self._by_rule(strategy, target, observe)
+        )
         return Plan(
             model=name,
             strategy=strategy,
@@ -135,12 +139,16 @@ class Network:
         lowest = 0.0 if strategy == "isometric" else min(0.0, *(-math.log(ratio) for ratio in ratios.values()))
         point = solve(observe, budget_of, lowest, dict.fromkeys(ratios, 1), target)
         assert isinstance(point.measured, Observation)
-        ideals = {name: ideal_groups(curve, budget_of(name, point.budget)) for name, curve in point.curves.items()}
-        return _Choice(point.groups, point.groups, ideals, point.budget, point.measured)
+        ideals = {
+            name: ideal_groups(curve, budget_of(name, point.budget), target.min_elements)
+            for name, curve in point.curves.items()
+        }
+        return _Choice(point.groups, point.groups, ideals, point.budget, target.min_elements, point.measured)
 
-    def _by_rule(self, strategy: str, observe: Callable[[Groups], Observation]) -> _Choice:
+    def _by_rule(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:
         """Strategies that need no measurement; they are measured all the same."""
         rule = habit(strategy)
+        least = target.min_elements if rule is None else MIN_GROUP_ELEMENTS
         ideals = {
             facts.name: block_ideal_groups(facts.num_channels, facts.positions, facts.ratio)
             if rule is None
@@ -148,8 +156,8 @@ class Network:
             for facts in self._facts
         }
         wanted = {facts.name: largest_divisor(facts.num_channels, ideals[facts.name]) for facts in self._facts}
-        groups = {f.name: safe_groups(f.num_channels, f.positions, wanted[f.name])[0] for f in self._facts}
-        return _Choice(wanted, groups, ideals, None, observe(groups))
+        groups = {f.name: safe_groups(f.num_channels, f.positions, wanted[f.name], least)[0] for f in self._facts}
+        return _Choice(wanted, groups, ideals, None, least, observe(groups))
 
     def _refuse_without_norms(self, model: nn.Module) -> None:
         odd = [f"{name} ({type(module).__name__})" for name, module in model.named_modules() if why_not(module)]

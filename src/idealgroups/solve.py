@@ -9,8 +9,11 @@ from typing import Protocol
 
 from .curves import Curves
 from .strategies import most_groups_within
+from .theory import MIN_IDEAL_ELEMENTS
 
 Groups = Mapping[str, int]
+Pick = Callable[[Mapping[str, Curves], float], Groups]
+"""(curves of every layer, ε) → groups of every layer."""
 
 ISOMETRY_TOLERANCE = 0.25
 """δ. The trend of log u may fall this far below zero. Between two batches the trend of one network moves by about 0.1
@@ -44,6 +47,7 @@ class Target:
 
     tolerance: float = ISOMETRY_TOLERANCE
     max_budget: float = MAX_BUDGET
+    min_elements: int = MIN_IDEAL_ELEMENTS
 
 
 class Measured(Protocol):
@@ -88,12 +92,19 @@ def solve(
         one_group: {layer: 1}.
         target: δ and the largest ε.
     """
+
+    def pick(curves: Mapping[str, Curves], budget: float) -> Groups:
+        return {
+            name: most_groups_within(curve, layer_budget(name, budget), target.min_elements)
+            for name, curve in curves.items()
+        }
+
     measured = observe(one_group)
     start = point = Point(lowest, measured.curves, one_group, measured)
     points: list[Point] = []
     for halving in range(MAX_HALVINGS + 1):
         budget = lowest + (target.max_budget - lowest) / 2**halving
-        point = _evaluate(budget, point, observe, layer_budget)
+        point = _evaluate(budget, point, observe, pick)
         points.append(point)
         if point.measured.trend >= -target.tolerance:
             break
@@ -102,7 +113,7 @@ def solve(
     chosen = next((i for i, point in enumerate(points) if point.measured.trend >= floor), None)
     if chosen is None:
         return start
-    return points[0] if chosen == 0 else _refine(points[chosen], points[chosen - 1], floor, observe, layer_budget)
+    return points[0] if chosen == 0 else _refine(points[chosen], points[chosen - 1], floor, observe, pick)
 
 
 def _refine(
@@ -110,7 +121,7 @@ def _refine(
     bad: Point,
     floor: float,
     observe: Callable[[Groups], Measured],
-    layer_budget: Callable[[str, float], float],
+    pick: Pick,
 ) -> Point:
     """The largest budget with T ≥ ``floor`` between one that has it and a larger one that has not: regula falsi."""
     moved: list[bool] = []
@@ -123,33 +134,26 @@ def _refine(
         if len(moved) > 1 and moved[-1] == moved[-2]:
             share = 0.5  # one end stands still: the trend is not linear here
         budget = good.budget + min(max(share, 0.1), 0.9) * (bad.budget - good.budget)
-        point = _evaluate(budget, good if share < 0.5 else bad, observe, layer_budget)
+        point = _evaluate(budget, good if share < 0.5 else bad, observe, pick)
         moved.append(point.measured.trend >= floor)
         good, bad = (point, bad) if moved[-1] else (good, point)
     return good
 
 
-def _evaluate(
-    budget: float, near: Point, observe: Callable[[Groups], Measured], layer_budget: Callable[[str, float], float]
-) -> Point:
+def _evaluate(budget: float, near: Point, observe: Callable[[Groups], Measured], pick: Pick) -> Point:
     """The groups for ``budget`` and what they do.
 
     The curves of a layer depend on the groups of all others, so the groups come from the curves of a point ``near`` by,
     and once more from their own where that was not near enough. As the bracket shrinks it always is.
     """
     curves = near.measured.curves
-    groups = choose(curves, budget, layer_budget)
+    groups = pick(curves, budget)
     if groups == near.groups:
         return Point(budget, curves, groups, near.measured)
     measured = observe(groups)
     if abs(measured.trend - near.measured.trend) > NEAR_ENOUGH:
         curves = measured.curves
-        again = choose(curves, budget, layer_budget)
+        again = pick(curves, budget)
         if again != groups:
             groups, measured = again, observe(again)
     return Point(budget, curves, groups, measured)
-
-
-def choose(curves: Mapping[str, Curves], budget: float, layer_budget: Callable[[str, float], float]) -> Groups:
-    """G_l(ε) of every layer, from the curves of one pass."""
-    return {name: most_groups_within(curve, layer_budget(name, budget)) for name, curve in curves.items()}

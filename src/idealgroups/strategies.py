@@ -15,7 +15,14 @@ import numpy as np
 
 from .curves import Curves
 from .errors import IdealGroupsError
-from .theory import MIN_GROUP_CHANNELS, MIN_GROUP_ELEMENTS, block_channels_per_group, block_group_elements, divisors
+from .theory import (
+    MIN_GROUP_CHANNELS,
+    MIN_GROUP_ELEMENTS,
+    MIN_IDEAL_ELEMENTS,
+    block_channels_per_group,
+    block_group_elements,
+    divisors,
+)
 
 SOLVED = ("isometric", "hybrid")
 """Strategies with a budget ε that is solved for by measurement."""
@@ -66,32 +73,32 @@ def habit(name: str) -> Callable[[int], float] | None:
     return (lambda channels: number) if kind == "fixed" else (lambda channels: channels / number)
 
 
-def most_groups_within(curves: Curves, budget: float) -> int:
+def most_groups_within(curves: Curves, budget: float, min_elements: int = MIN_IDEAL_ELEMENTS) -> int:
     """G_l(ε): the most groups for which amplification and projection loss, each, stay within ``budget``.
 
-    Every coarser grouping must stay within it too, and a group keeps at least two channels and four elements where C
-    allows.
+    Every coarser grouping must stay within it too, and a group keeps at least two channels and ``min_elements``
+    elements where C allows.
     """
-    return curves.num_channels // int(curves.channels_per_group[_finest_within(curves, budget)])
+    return curves.num_channels // int(curves.channels_per_group[_finest_within(curves, budget, min_elements)])
 
 
-def _finest_within(curves: Curves, budget: float) -> int:
+def _finest_within(curves: Curves, budget: float, min_elements: int) -> int:
     worst = np.maximum(curves.amplification, curves.projection)
     widths = curves.channels_per_group
-    safe = (widths * curves.positions >= MIN_GROUP_ELEMENTS) & (widths >= MIN_GROUP_CHANNELS)
+    safe = (widths * curves.positions >= min_elements) & (widths >= MIN_GROUP_CHANNELS)
     index = len(worst) - 1
     while index > 0 and safe[index - 1] and worst[index - 1] <= budget + 1e-9:
         index -= 1
     return index
 
 
-def ideal_groups(curves: Curves, budget: float) -> float:
+def ideal_groups(curves: Curves, budget: float, min_elements: int = MIN_IDEAL_ELEMENTS) -> float:
     """The real-valued number of groups at which the worse of the two gains equals ``budget``.
 
     Between two divisors 1 - e^-gain is taken as linear in 1/c, which is exact for the closed form of a convolution.
     Where even one channel per group stays within the budget, C.
     """
-    index = _finest_within(curves, budget)
+    index = _finest_within(curves, budget, min_elements)
     chosen = curves.num_channels / float(curves.channels_per_group[index])
     if index == 0:
         return chosen
@@ -116,11 +123,13 @@ def layer_budget(strategy: str, budget: float, ratio: float) -> float:
     return budget if strategy == "isometric" else max(0.0, budget + math.log(ratio))
 
 
-def safe_groups(num_channels: int, positions: int, num_groups: int) -> tuple[int, str]:
-    """``num_groups``, or the most groups that keep four elements each, and a note where anything had to give."""
-    allowed = [g for g in divisors(num_channels) if num_channels // g * positions >= MIN_GROUP_ELEMENTS]
-    if not allowed:
-        total = num_channels * positions
+def safe_groups(
+    num_channels: int, positions: int, num_groups: int, min_elements: int = MIN_GROUP_ELEMENTS
+) -> tuple[int, str]:
+    """``num_groups``, or the most groups that keep ``min_elements`` each, and a note where anything had to give."""
+    total = num_channels * positions
+    allowed = [g for g in divisors(num_channels) if total // g >= min(min_elements, total)]
+    if total < MIN_GROUP_ELEMENTS:
         what = "the output is constant" if total == 1 else "little or no gradient passes"
         return 1, f"only {total} element{'s' * (total > 1)} to normalize: {what}, with any number of groups"
     if num_groups in allowed:

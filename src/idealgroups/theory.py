@@ -28,6 +28,9 @@ MIN_GROUP_CHANNELS = 2
 MIN_GROUP_ELEMENTS = 4
 """A group of m elements keeps m - 2 gradient directions and E[1/var] is finite from m = 4 on: fewer is never chosen."""
 
+MIN_IDEAL_ELEMENTS = 32
+"""Every normalization takes 2 of m directions from the signal too. Strategies from theory leave it 15 of 16 or more."""
+
 
 def divisors(n: int) -> list[int]:
     """All divisors of ``n``, ascending.

@@ -166,8 +166,13 @@ NETWORKS: dict[str, Builder] = {
 """Every network of the study by name: (in_channels, num_classes, size) → module. ``unet`` classifies pixels."""
 
 
+TIMM = "timm/"
+
+
 def build(name: str, in_channels: int, num_classes: int, size: int) -> nn.Module:
     """The network ``name`` for images (N, in_channels, size, size), with batch norm, drawn from torch's generator.
+
+    ``timm/NAME`` is a network of timm as it stands there, whatever norms it has.
 
     Raises:
         IdealGroupsError: no such network.
@@ -175,8 +180,22 @@ def build(name: str, in_channels: int, num_classes: int, size: int) -> nn.Module
     >>> build("mlp3", 1, 10, 8)(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
+    if name.startswith(TIMM):
+        return _from_timm(name.removeprefix(TIMM), in_channels, num_classes)
     if name not in NETWORKS:
         near = difflib.get_close_matches(name, NETWORKS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(NETWORKS)}."
         raise IdealGroupsError(f"there is no study network {name!r}; {hint}")
     return NETWORKS[name](in_channels, num_classes, size)
+
+
+def _from_timm(name: str, in_channels: int, num_classes: int) -> nn.Module:
+    try:
+        import timm
+    except ImportError:
+        raise IdealGroupsError(f"the study network {TIMM}{name} needs timm; pip install idealgroups[zoo].") from None
+    try:
+        network: nn.Module = timm.create_model(name, in_chans=in_channels, num_classes=num_classes)
+    except RuntimeError as error:
+        raise IdealGroupsError(f"timm cannot build {name!r}: {error}") from error
+    return network

@@ -8,35 +8,41 @@ from dataclasses import dataclass
 from ..errors import IdealGroupsError
 from ..solve import ISOMETRY_TOLERANCE, Target
 from ..strategies import SOLVED, check_strategy
+from ..theory import MIN_GROUP_ELEMENTS, MIN_IDEAL_ELEMENTS
 
 SOURCES = ("data", "pink", "noise")
 """What a plan is measured on: training images, 1/f noise or white noise."""
 
 TOLERANCE = "delta="
+ELEMENTS = "elements="
 
 
 @dataclass(frozen=True)
 class Variant:
-    """``rule`` is a strategy of the library, planned on ``source`` with the tolerance δ (``inf``: the cap alone)."""
+    """``rule`` is a strategy of the library, planned on ``source``.
+
+    ``tolerance`` is δ (``inf``: the cap alone), ``min_elements`` the fewest elements of a group.
+    """
 
     rule: str
     source: str = "data"
     tolerance: float = ISOMETRY_TOLERANCE
+    min_elements: int = MIN_IDEAL_ELEMENTS
 
     @property
     def target(self) -> Target:
         """What the solve aims at."""
-        return Target(tolerance=self.tolerance)
+        return Target(tolerance=self.tolerance, min_elements=self.min_elements)
 
 
 def parse(strategy: str) -> Variant:
-    """Read ``rule``, ``rule@source`` or ``rule@delta=NUMBER``.
+    """Read ``rule``, ``rule@source``, ``rule@delta=NUMBER`` or ``rule@elements=NUMBER``.
 
     Raises:
         IdealGroupsError: no such rule, or nothing that can be changed about it.
 
     >>> parse("isometric@noise")
-    Variant(rule='isometric', source='noise', tolerance=0.25)
+    Variant(rule='isometric', source='noise', tolerance=0.25, min_elements=32)
     >>> parse("hybrid@delta=1").target.tolerance
     1.0
     """
@@ -47,10 +53,15 @@ def parse(strategy: str) -> Variant:
     if changed in SOURCES:
         return Variant(rule, source=changed)
     if changed.startswith(TOLERANCE) and rule in SOLVED:
-        return Variant(rule, tolerance=_tolerance(changed.removeprefix(TOLERANCE), strategy))
+        return Variant(rule, tolerance=_number(TOLERANCE, changed, strategy))
+    if changed.startswith(ELEMENTS) and rule in (*SOLVED, "block"):
+        elements = _number(ELEMENTS, changed, strategy)
+        if elements < MIN_GROUP_ELEMENTS or not elements.is_integer():
+            raise IdealGroupsError(f"{strategy!r} needs a whole number from {MIN_GROUP_ELEMENTS} on behind {ELEMENTS}.")
+        return Variant(rule, min_elements=int(elements))
     raise IdealGroupsError(
         f"cannot plan {strategy!r}; write {', '.join(SOURCES)} or, for {' and '.join(sorted(SOLVED))}, "
-        f"{TOLERANCE}NUMBER behind the @."
+        f"{TOLERANCE}NUMBER or {ELEMENTS}NUMBER behind the @."
     )
 
 
@@ -63,11 +74,12 @@ def base(strategy: str) -> str:
     return strategy.partition("@")[0]
 
 
-def _tolerance(text: str, strategy: str) -> float:
+def _number(key: str, changed: str, strategy: str) -> float:
+    text = changed.removeprefix(key)
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if math.isnan(value):
-        raise IdealGroupsError(f"{strategy!r} needs a number behind {TOLERANCE}, {text!r} is none.")
+        raise IdealGroupsError(f"{strategy!r} needs a number behind {key}, {text!r} is none.")
     return value
