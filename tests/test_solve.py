@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idealgroups.curves import Curves
-from idealgroups.solve import CLOSE_ENOUGH, ISOMETRY_TOLERANCE, MAX_BUDGET, MAX_HALVINGS, MAX_STEPS, Groups, solve
+from idealgroups.solve import (
+    CLOSE_ENOUGH,
+    ISOMETRY_TOLERANCE,
+    MAX_BUDGET,
+    MAX_HALVINGS,
+    MAX_STEPS,
+    POSITION_TOLERANCE,
+    Groups,
+    solve,
+)
 from idealgroups.theory import conv_gain, divisors
 
 CHANNELS = 64
@@ -26,14 +35,14 @@ class Made:
 class World:
     """Layers with the closed-form gain; the trend falls with the sum of the gains."""
 
-    def __init__(self, mean_shares: list[float], slope: float, sensitivity: float = 1.0) -> None:
+    def __init__(self, mean_shares: list[float], slope: float, sensitivity: float = 1.0, pooled: bool = True) -> None:
         self.slope, self.sensitivity, self.passes = slope, sensitivity, 0
         widths = divisors(CHANNELS)
         self.curves = {
             f"layer{i}": Curves(
                 np.array(widths),
                 np.array([conv_gain(c, rho, CHANNELS) for c in widths]),
-                np.zeros(len(widths)),
+                np.array([2.0 if pooled and c == 1 else 0.0 for c in widths]),
                 positions=64,
                 mean_share=rho,
             )
@@ -61,6 +70,17 @@ def test_where_early_gradients_are_the_larger_ones_already_groups_may_cost_the_t
     _, groups, trend = World([0.9] * 5, slope=-0.5, sensitivity=100).solve()
     assert set(groups.values()) == {1}
     assert trend == -0.5
+
+
+def test_where_the_loss_sees_positions_the_trend_may_fall_to_a_factor_of_ten() -> None:
+    pooled, dense = (World([0.318] * 30, slope=1.0, pooled=pooled).solve() for pooled in (True, False))
+    assert set(pooled[1].values()) == {8}  # 1 - 30·b(8) = 0.02, 1 - 30·b(4) = -1.4
+    assert set(dense[1].values()) == {16}
+    assert dense[2] == pytest.approx(1 - 30 * conv_gain(4, 0.318, CHANNELS))
+    assert dense[2] >= -POSITION_TOLERANCE
+
+    _, _, trend = World([0.9] * 5, slope=-3, pooled=False).solve()  # below it anyway: as everywhere
+    assert trend >= -3 - ISOMETRY_TOLERANCE
 
 
 def test_a_flat_trend_gives_as_many_groups_as_the_largest_budget_allows() -> None:

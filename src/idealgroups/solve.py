@@ -20,6 +20,10 @@ ISOMETRY_TOLERANCE = 0.25
 to 0.2, so a smaller δ would be lost in that noise; and networks whose trend hardly depends on the groups, where
 training likes more groups, would get one group for a trend that is zero but for noise."""
 
+POSITION_TOLERANCE = math.log(10)
+"""δ where the loss sees every position for itself (segmentation, denoising, flattened maps). Such networks train the
+better the smaller the groups are, until the trend is about -3: relative gradients within a factor of ten, then."""
+
 MAX_BUDGET = math.log(2)
 """The largest ε tried: no layer may more than double the squared gradient, or lose more than half of it. Small plain
 networks, residual ones and DenseNets cross zero between 0.4 and 0.6; what does not cross below 0.69 hardly depends on
@@ -43,9 +47,13 @@ NEAR_ENOUGH = 0.4
 
 @dataclass(frozen=True)
 class Target:
-    """What counts as isometric, and how far the budget may go; other values than these are for studies of them."""
+    """What counts as isometric, and how far the budget may go; other values than these are for studies of them.
+
+    ``position_tolerance`` is δ where the loss sees positions, ``tolerance`` where a pool hides them.
+    """
 
     tolerance: float = ISOMETRY_TOLERANCE
+    position_tolerance: float = POSITION_TOLERANCE
     max_budget: float = MAX_BUDGET
     min_elements: int = MIN_IDEAL_ELEMENTS
 
@@ -55,7 +63,7 @@ class Measured(Protocol):
 
     @property
     def curves(self) -> Mapping[str, Curves]:
-        """Curves of every layer under the groups of this pass."""
+        """Curves of every layer under the groups of this pass, in execution order."""
 
     @property
     def trend(self) -> float:
@@ -81,9 +89,10 @@ def solve(
 ) -> Point:
     """The largest ε in [``lowest``, ``target.max_budget``] with T(ε) ≥ -δ; one group where every ε is worse.
 
-    Where no budget reaches -δ, not even one group, groups cannot mend the trend, and it does not forbid them: then
-    T(ε) ≥ T_best - δ. The trend need not fall monotonically with ε, so the search comes from above: the budget is
-    halved until the network is isometric, and the last step is refined.
+    Which δ depends on whether the last layer's gradient came through a global pool (:attr:`Curves.pooled`). Where no
+    budget reaches -δ, not even one group, groups cannot mend the trend, and it does not forbid them: then
+    T(ε) ≥ T_best - ``target.tolerance``. The trend need not fall monotonically with ε, so the search comes from above:
+    the budget is halved until the network is isometric, and the last step is refined.
 
     Args:
         observe: one forward and backward pass with given groups.
@@ -100,16 +109,18 @@ def solve(
         }
 
     measured = observe(one_group)
+    pooled = list(measured.curves.values())[-1].pooled
+    lower = -target.tolerance if pooled else -target.position_tolerance
     start = point = Point(lowest, measured.curves, one_group, measured)
     points: list[Point] = []
     for halving in range(MAX_HALVINGS + 1):
         budget = lowest + (target.max_budget - lowest) / 2**halving
         point = _evaluate(budget, point, observe, pick)
         points.append(point)
-        if point.measured.trend >= -target.tolerance:
+        if point.measured.trend >= lower:
             break
     best = max(point.measured.trend for point in (start, *points))
-    floor = -target.tolerance if best >= -target.tolerance else best - target.tolerance
+    floor = lower if best >= lower else best - target.tolerance
     chosen = next((i for i, point in enumerate(points) if point.measured.trend >= floor), None)
     if chosen is None:
         return start

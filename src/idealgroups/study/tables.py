@@ -10,7 +10,8 @@ from statistics import fmean
 from rich import box
 from rich.table import Table as RichTable
 
-from ..solve import ISOMETRY_TOLERANCE
+from ..solve import ISOMETRY_TOLERANCE, POSITION_TOLERANCE
+from ..theory import MIN_IDEAL_ELEMENTS
 from .analysis import CANDIDATES, RANKED, REFERENCE, Comparison, Row, compare, mean_decades, ranks
 from .config import STRATEGIES, SWEEP, Arm
 from .stats import Interval, bootstrap_interval
@@ -205,8 +206,9 @@ def ablations(arms: Arms) -> Table:
         "seeds",
     )
     note = (
-        "Differences to the same strategy with nothing changed (planned on training images, δ = "
-        f"{ISOMETRY_TOLERANCE}); a negative one is a lower test loss. Not corrected for their number."
+        "Differences to the same strategy with nothing changed: planned on training images, δ = "
+        f"{ISOMETRY_TOLERANCE} ({POSITION_TOLERANCE:.1f} if the loss sees positions), groups of {MIN_IDEAL_ELEMENTS} "
+        "elements or more. A negative one is a lower test loss. Not corrected for their number."
     )
     return Table("Ablations", header, tuple(body), note)
 

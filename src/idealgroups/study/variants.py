@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import IdealGroupsError
-from ..solve import ISOMETRY_TOLERANCE, Target
+from ..solve import Target
 from ..strategies import SOLVED, check_strategy
 from ..theory import MIN_GROUP_ELEMENTS, MIN_IDEAL_ELEMENTS
 
@@ -21,18 +21,20 @@ ELEMENTS = "elements="
 class Variant:
     """``rule`` is a strategy of the library, planned on ``source``.
 
-    ``tolerance`` is δ (``inf``: the cap alone), ``min_elements`` the fewest elements of a group.
+    ``tolerance`` is δ (``inf``: the cap alone; None: the library's own), ``min_elements`` the least size of a group.
     """
 
     rule: str
     source: str = "data"
-    tolerance: float = ISOMETRY_TOLERANCE
+    tolerance: float | None = None
     min_elements: int = MIN_IDEAL_ELEMENTS
 
     @property
     def target(self) -> Target:
         """What the solve aims at."""
-        return Target(tolerance=self.tolerance, min_elements=self.min_elements)
+        if self.tolerance is None:
+            return Target(min_elements=self.min_elements)
+        return Target(self.tolerance, self.tolerance, min_elements=self.min_elements)
 
 
 def parse(strategy: str) -> Variant:
@@ -42,7 +44,7 @@ def parse(strategy: str) -> Variant:
         IdealGroupsError: no such rule, or nothing that can be changed about it.
 
     >>> parse("isometric@noise")
-    Variant(rule='isometric', source='noise', tolerance=0.25, min_elements=32)
+    Variant(rule='isometric', source='noise', tolerance=None, min_elements=32)
     >>> parse("hybrid@delta=1").target.tolerance
     1.0
     """
