@@ -54,7 +54,7 @@ VARIANTS = {
     "isometric, cap 0.69, m ≥ 16": Variant("isometric", Target(min_elements=16)),
     "isometric, cap 0.69, m ≥ 32": Variant("isometric", Target(min_elements=32)),
     "isometric, cap 0.69, m ≥ 64": Variant("isometric", Target(min_elements=64)),
-    "isometric, cap 0.69, δ = ∞": Variant("isometric", Target(tolerance=math.inf)),
+    "isometric, cap 0.69, m ≥ 4, δ = ∞": Variant("isometric", Target(tolerance=math.inf, min_elements=4)),
     "c = 2": Variant("channels-2"),
     "c = 4": Variant("channels-4"),
     "c = 8": Variant("channels-8"),
@@ -69,7 +69,7 @@ LARGE = Images("cifar10", 48, 4000, 1000, 200)
 HABITS = ("c = 2", "c = 4", "c = 8", "fixed-32", "layer")
 CAPS = (*(f"isometric, cap {cap}" for cap in ("0.25", "0.38", "0.69", "1.2")), "isometric, cap 1.2, δ = 0")
 ELEMENTS = (*(f"isometric, cap 0.69, m ≥ {m}" for m in (4, 16, 32, 64)), "c = 16", "fixed-32", "layer")
-FLOORS = ("isometric, cap 0.69", "isometric, cap 0.69, δ = ∞", "c = 4", "c = 16", "fixed-32", "layer")
+FLOORS = ("isometric, cap 0.69, m ≥ 4", "isometric, cap 0.69, m ≥ 4, δ = ∞", "c = 4", "c = 16", "fixed-32", "layer")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ QUESTIONS = {
     "plain9": Question(sgd("plain9", CIFAR), (0.1,), (*CAPS, "hybrid, cap 1.2", "block", *HABITS)),
     "resnet14": Question(sgd("resnet14", CIFAR), (0.1,), (*CAPS, "hybrid, cap 1.2", "block", *HABITS)),
     "plain15": Question(sgd("plain15", CIFAR), (0.1,), (*CAPS, "hybrid, cap 1.2", "block", *HABITS)),
-    "unet": Question(sgd("unet", SCENES, 4), (0.1, 0.3), (*FLOORS, "block", "c = 2", "c = 8")),
+    "unet": Question(sgd("unet", SCENES, 4), (0.1, 0.3), ("block", *HABITS)),
     "mlp3": Question(sgd("mlp3", CIFAR), (0.003, 0.01, 0.03), ELEMENTS),
     "mlp8": Question(sgd("mlp8", CIFAR), (0.001, 0.003, 0.01, 0.03), ELEMENTS),
     "plain9, 8 px": Question(sgd("plain9", TINY), (0.03, 0.1), ELEMENTS),
@@ -134,18 +134,29 @@ def run(data: Path, networks: str = ";".join(QUESTIONS), seeds: str = "100,101")
                         file.write(json.dumps(line) + "\n")
 
 
+SECTIONS = {
+    "rule": ("plain9", "resnet14", "plain15", "unet"),
+    "rule-elements": ("mlp3", "mlp8", "plain9, 8 px"),
+    "rule-floors": ("timm/ghostnet_050", "timm/mobilenetv2_035"),
+}
+
+
 @app.command
 def render() -> None:
-    """Write the table into docs/theory.md: the mean over seeds at the best rate, and how many seeds."""
+    """Write the tables into docs/theory.md: the mean over seeds at the best rate, and how many seeds."""
     cells: dict[tuple[str, str], dict[float, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for record in records():
         name, _, _, title, rate = record["key"]
         cells[name, title][rate].append((record["val_loss"], record["trend"]))
-    lines = ["| | " + " | ".join(QUESTIONS) + " |", "|---" * (len(QUESTIONS) + 1) + "|"]
-    for title in [*VARIANTS, *dict.fromkeys(t for _, t in cells if t not in VARIANTS)]:
-        row = [cell(cells[name, title]) for name in QUESTIONS]
-        lines.append(f"| {title} | " + " | ".join(row) + " |")
-    replace_section(DOCUMENT, "rule", "\n".join(lines))
+    for section, names in SECTIONS.items():
+        titles = [*VARIANTS, *dict.fromkeys(title for _, title in cells if title not in VARIANTS)]
+        rows = [
+            f"| {title} | " + " | ".join(cell(cells.get((name, title), {})) for name in names) + " |"
+            for title in titles
+            if any((name, title) in cells for name in names)
+        ]
+        lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|", *rows]
+        replace_section(DOCUMENT, section, "\n".join(lines))
 
 
 def cell(by_rate: dict[float, list[tuple[float, float]]]) -> str:
