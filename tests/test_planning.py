@@ -12,9 +12,10 @@ from torch import Tensor, nn
 import idealgroups as ig
 import zoo
 from idealgroups.inputs import synthetic
-from idealgroups.solve import POSITION_TOLERANCE
+from idealgroups.solve import ISOMETRY_TOLERANCE, POSITION_TOLERANCE
 from idealgroups.theory import MIN_GROUP_ELEMENTS, divisors
 
+DENSE = ("unet",)  # the loss sees its positions
 Untouched = Callable[[nn.Module, Callable[[], Any]], Any]
 
 
@@ -89,7 +90,7 @@ def test_real_networks_plan_convert_and_train(untouched: Untouched, name: str) -
         finer = [g for g in divisors(site.num_channels) if g > site.num_groups]
         assert site.num_groups <= site.ideal <= (finer[0] if finer else site.num_groups)  # the divisor below
     one_group = ig.plan(model, x, strategy="layer").trend_after
-    assert plan.trend_after >= min(0, one_group) - POSITION_TOLERANCE - 1e-3
+    assert plan.trend_after >= min(0, one_group) - (POSITION_TOLERANCE if name in DENSE else ISOMETRY_TOLERANCE) - 1e-3
     assert plan.seconds > 0
     converted = ig.apply(plan, model)
     assert sorted(m.num_groups for m in converted.modules() if isinstance(m, nn.GroupNorm)) == sorted(

@@ -42,3 +42,9 @@ def test_resnets_have_the_depth_in_their_name(name: str, depth: int) -> None:
 def test_an_unknown_network_is_named_with_its_nearest_match() -> None:
     with pytest.raises(ig.IdealGroupsError, match="did you mean mobilenet"):
         build("mobilnet", 3, 10, 16)
+
+
+def test_a_network_of_timm_and_one_that_timm_does_not_have() -> None:
+    assert build("timm/resnet10t", 1, 5, 32)(torch.randn(2, 1, 32, 32)).shape == (2, 5)
+    with pytest.raises(ig.IdealGroupsError, match="timm cannot build 'resnet1O'"):
+        build("timm/resnet1O", 3, 10, 32)
