@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,11 @@ def measurement(*us: float, silent: tuple[str, ...] = ()) -> Measurement:
     return Measurement("example:net", "8x3x64x64", 0, -1.5, 0.5, layers, silent)
 
 
+DENSE = replace(PLAN, trend_after=-1.2, lowest_trend=-2.302585, reason="the loss sees every position")
+
 TABLES = {
     "plan": lambda: str(PLAN),
+    "plan_of_a_dense_network": lambda: str(DENSE),
     "measure": lambda: str(measurement(0.5, 0.25, 0.125, silent=("unused.weight",))),
     "measure_with_plan": lambda: as_text(
         *measurement_table([("before", measurement(0.5, 0.25, 0.125)), ("after", measurement(0.25, 0.25, 0.25))])

@@ -58,7 +58,8 @@ class World:
         return Made(self.curves, self.trend(groups))
 
     def solve(self) -> tuple[float, Groups, float]:
-        point = solve(self.observe, lambda name, budget: budget, 0.0, dict.fromkeys(self.curves, 1))
+        self.solution = solve(self.observe, lambda name, budget: budget, 0.0, dict.fromkeys(self.curves, 1))
+        point = self.solution.point
         return point.budget, point.groups, point.measured.trend
 
 
@@ -70,6 +71,18 @@ def test_where_early_gradients_are_the_larger_ones_already_groups_may_cost_the_t
     _, groups, trend = World([0.9] * 5, slope=-0.5, sensitivity=100).solve()
     assert set(groups.values()) == {1}
     assert trend == -0.5
+
+
+def test_the_solution_says_how_far_the_trend_may_fall_and_why() -> None:
+    def limit(slope: float, pooled: bool) -> tuple[float, str]:
+        world = World([0.3] * 5, slope, pooled=pooled)
+        world.solve()
+        return world.solution.lowest_trend, world.solution.reason
+
+    assert limit(0.0, pooled=True) == (-ISOMETRY_TOLERANCE, "")
+    assert limit(-0.5, pooled=True) == (-0.5 - ISOMETRY_TOLERANCE, "no number of groups lifts it to −0.25")
+    assert limit(0.0, pooled=False) == (-POSITION_TOLERANCE, "the loss sees every position, not only their mean")
+    assert limit(-3, pooled=False) == (-3 - ISOMETRY_TOLERANCE, "no number of groups lifts it to −2.30")
 
 
 def test_where_the_loss_sees_positions_the_trend_may_fall_to_a_factor_of_ten() -> None:

@@ -95,11 +95,17 @@ def test_ideal_lies_between_the_choice_and_the_next_finer_divisor(curves: Curves
 
 @given(st.sampled_from([16, 48, 64, 256]), st.floats(0.001, 0.35))
 def test_ideal_is_the_closed_form_where_that_holds(channels: int, budget: float) -> None:
-    """For b = -log(1 - ρ/c) + log(1 - ρ/C) the real-valued number of groups is exact between divisors."""
+    """For b = -log(1 - ρ/c) + log(1 - ρ/C) the real-valued number of groups is exact between divisors, up to c = 2."""
     curves = conv_curves(channels)
     shrunk = budget - math.log1p(-RELU_MEAN_SHARE / channels)
     expected = channels * -math.expm1(-shrunk) / RELU_MEAN_SHARE
-    assert ideal_groups(curves, budget) == pytest.approx(min(expected, channels), rel=0.03)
+    assert ideal_groups(curves, budget) == pytest.approx(min(expected, channels / 2), rel=0.03)
+
+
+def test_ideal_knows_how_small_a_group_may_be() -> None:
+    assert ideal_groups(conv_curves(48, positions=1), 0.38) == 1.5  # 32 elements a group
+    assert ideal_groups(conv_curves(64), 0.38) == 32  # two channels a group
+    assert ideal_groups(conv_curves(8, positions=1), 0.38) == 1
 
 
 def test_most_groups_by_hand() -> None:

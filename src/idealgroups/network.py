@@ -56,6 +56,8 @@ class _Choice:
     budget: float | None
     min_elements: int
     after: Observation
+    lowest_trend: float | None = None
+    reason: str = ""
 
     def site(self, facts: _Facts) -> Site:
         name, groups = facts.name, self.groups[facts.name]
@@ -126,6 +128,8 @@ class Network:
             seconds=round(time.perf_counter() - started + self._survey_seconds, 3),
             sites=tuple(choice.site(facts) for facts in self._facts),
             not_understood=self._missed,
+            lowest_trend=choice.lowest_trend,
+            reason=choice.reason,
         )
 
     def _solved(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:
@@ -137,13 +141,23 @@ class Network:
 
         # At -max(log r) the hybrid rule leaves no layer any budget.
         lowest = 0.0 if strategy == "isometric" else min(0.0, *(-math.log(ratio) for ratio in ratios.values()))
-        point = solve(observe, budget_of, lowest, dict.fromkeys(ratios, 1), target)
+        solution = solve(observe, budget_of, lowest, dict.fromkeys(ratios, 1), target)
+        point = solution.point
         assert isinstance(point.measured, Observation)
         ideals = {
             name: ideal_groups(curve, budget_of(name, point.budget), target.min_elements)
             for name, curve in point.curves.items()
         }
-        return _Choice(point.groups, point.groups, ideals, point.budget, target.min_elements, point.measured)
+        return _Choice(
+            wanted=point.groups,
+            groups=point.groups,
+            ideals=ideals,
+            budget=point.budget,
+            min_elements=target.min_elements,
+            after=point.measured,
+            lowest_trend=solution.lowest_trend,
+            reason=solution.reason,
+        )
 
     def _by_rule(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:
         """Strategies that need no measurement; they are measured all the same."""

@@ -56,6 +56,7 @@ class Plan:
 
     ``budget``: ε, the gain each layer may have; None for strategies without one. ``trend_*`` and ``spread_*``: of
     log u over the weight layers in execution order, before (the model as it was) and after (with this plan).
+    ``lowest_trend``: how far the budget was allowed to lower the trend; ``reason``: why that is not the usual -0.25.
     """
 
     model: str
@@ -70,6 +71,8 @@ class Plan:
     seconds: float
     sites: tuple[Site, ...]
     not_understood: tuple[NotUnderstood, ...] = ()
+    lowest_trend: float | None = None
+    reason: str = ""
 
     def __str__(self) -> str:
         from .report import as_text, plan_table
@@ -160,12 +163,16 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def _fields(cls: type[Any], record: Any) -> dict[str, Any]:
     """The fields of dataclass ``cls`` from ``record``; KeyError where one is missing, TypeError for another type."""
-    fields: dict[str, Any] = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+    fields: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
-        value, annotation = fields[field.name], str(field.type)  # a string: annotations are not evaluated here
+        if field.name not in record and field.default is not dataclasses.MISSING:
+            continue  # a plan saved before the field was there
+        value: Any = record[field.name]
+        annotation = str(field.type)  # a string: annotations are not evaluated here
         allowed = _TYPES.get(annotation, (object,))
         if not isinstance(value, allowed) or (isinstance(value, bool) and object not in allowed):
             raise TypeError(f"{field.name} is {value!r}, not {annotation}")
+        fields[field.name] = value
         if annotation == "float":
             fields[field.name] = math.nan if value is None else float(record[field.name])
     return fields

@@ -55,18 +55,19 @@ def plan_table(plan: Plan) -> tuple[RenderableType, ...]:
 
 
 def summary(plan: Plan) -> str:
-    """Two lines: how many layers with which groups, and what that does to the trend."""
+    """How many layers with which groups, what that does to the trend, and how far it was allowed to fall if unusual."""
     groups = [site.num_groups for site in plan.sites]
     widths = [site.channels_per_group for site in plan.sites]
     budget = "" if plan.budget is None else f", budget ε = {plan.budget:.3g}"
     number = (
         f"{groups[0]} group{'s' * (groups[0] > 1)}" if len(set(groups)) == 1 else f"{min(groups)}–{max(groups)} groups"
     )
+    reason = f"\nthe trend may fall to {_signed(plan.lowest_trend or 0.0)} here: {plan.reason}" if plan.reason else ""
     return (
         f"{plan.model} on {plan.input}, {plan.strategy}{budget}: {len(plan.sites)} layers with {number} "
         f"(median {np.median(widths):g} channels per group)\n"
         f"trend of log u {_signed(plan.trend_before)} → {_signed(plan.trend_after)}, "
-        f"spread {plan.spread_before:.2f} → {plan.spread_after:.2f}, {plan.seconds:.1f} s"
+        f"spread {plan.spread_before:.2f} → {plan.spread_after:.2f}, {plan.seconds:.1f} s{reason}"
     )
 
 

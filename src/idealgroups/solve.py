@@ -80,13 +80,22 @@ class Point:
     measured: Measured
 
 
+@dataclass(frozen=True)
+class Solution:
+    """The chosen point, the lowest trend it was allowed, and why that is not -``tolerance``, where it is not."""
+
+    point: Point
+    lowest_trend: float
+    reason: str = ""
+
+
 def solve(
     observe: Callable[[Groups], Measured],
     layer_budget: Callable[[str, float], float],
     lowest: float,
     one_group: Groups,
     target: Target = Target(),
-) -> Point:
+) -> Solution:
     """The largest ε in [``lowest``, ``target.max_budget``] with T(ε) ≥ -δ; one group where every ε is worse.
 
     Which δ depends on whether the last layer's gradient came through a global pool (:attr:`Curves.pooled`). Where no
@@ -120,11 +129,17 @@ def solve(
         if point.measured.trend >= lower:
             break
     best = max(point.measured.trend for point in (start, *points))
-    floor = lower if best >= lower else best - target.tolerance
+    floor, reason = lower, "" if pooled else "the loss sees every position, not only their mean"
+    if best < lower:
+        floor, reason = best - target.tolerance, f"no number of groups lifts it to −{-lower:.2f}"
     chosen = next((i for i, point in enumerate(points) if point.measured.trend >= floor), None)
     if chosen is None:
-        return start
-    return points[0] if chosen == 0 else _refine(points[chosen], points[chosen - 1], floor, observe, pick)
+        point = start
+    elif chosen == 0:
+        point = points[0]
+    else:
+        point = _refine(points[chosen], points[chosen - 1], floor, observe, pick)
+    return Solution(point, floor, reason)
 
 
 def _refine(

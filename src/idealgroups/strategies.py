@@ -93,10 +93,9 @@ def _finest_within(curves: Curves, budget: float, min_elements: int) -> int:
 
 
 def ideal_groups(curves: Curves, budget: float, min_elements: int = MIN_IDEAL_ELEMENTS) -> float:
-    """The real-valued number of groups at which the worse of the two gains equals ``budget``.
+    """The real-valued number of groups at which the worse of the two gains equals ``budget`` or a group gets too small.
 
     Between two divisors 1 - e^-gain is taken as linear in 1/c, which is exact for the closed form of a convolution.
-    Where even one channel per group stays within the budget, C.
     """
     index = _finest_within(curves, budget, min_elements)
     chosen = curves.num_channels / float(curves.channels_per_group[index])
@@ -109,7 +108,8 @@ def ideal_groups(curves: Curves, budget: float, min_elements: int = MIN_IDEAL_EL
     if not math.isfinite(high) or high <= low:
         return chosen
     share = min(max((target - low) / (high - low), 0.0), 1.0)
-    return chosen + share * (finer - chosen)
+    limit = curves.num_channels / max(MIN_GROUP_CHANNELS, min_elements / curves.positions)
+    return max(chosen, min(chosen + share * (finer - chosen), limit))
 
 
 def block_ideal_groups(num_channels: int, positions: int, ratio: float) -> float:
