@@ -56,8 +56,8 @@ class _Choice:
     budget: float | None
     min_elements: int
     after: Observation
+    tolerance: float | None = None
     lowest_trend: float | None = None
-    reason: str = ""
 
     def site(self, facts: _Facts) -> Site:
         name, groups = facts.name, self.groups[facts.name]
@@ -128,8 +128,8 @@ class Network:
             seconds=round(time.perf_counter() - started + self._survey_seconds, 3),
             sites=tuple(choice.site(facts) for facts in self._facts),
             not_understood=self._missed,
+            tolerance=choice.tolerance,
             lowest_trend=choice.lowest_trend,
-            reason=choice.reason,
         )
 
     def _solved(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:
@@ -155,8 +155,8 @@ class Network:
             budget=point.budget,
             min_elements=target.min_elements,
             after=point.measured,
+            tolerance=solution.tolerance,
             lowest_trend=solution.lowest_trend,
-            reason=solution.reason,
         )
 
     def _by_rule(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:

@@ -56,7 +56,8 @@ class Plan:
 
     ``budget``: ε, the gain each layer may have; None for strategies without one. ``trend_*`` and ``spread_*``: of
     log u over the weight layers in execution order, before (the model as it was) and after (with this plan).
-    ``lowest_trend``: how far the budget was allowed to lower the trend; ``reason``: why that is not the usual -0.25.
+    ``tolerance``: δ, larger where the loss sees positions; ``lowest_trend``: how far the trend was allowed to fall, -δ
+    or, where no number of groups reaches that, lower. Both None without a budget.
     """
 
     model: str
@@ -71,8 +72,8 @@ class Plan:
     seconds: float
     sites: tuple[Site, ...]
     not_understood: tuple[NotUnderstood, ...] = ()
+    tolerance: float | None = None
     lowest_trend: float | None = None
-    reason: str = ""
 
     def __str__(self) -> str:
         from .report import as_text, plan_table

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from .measuring import Measurement
 from .plans import Plan, Site
+from .solve import ISOMETRY_TOLERANCE
 
 WIDTH = 140
 
@@ -62,13 +63,25 @@ def summary(plan: Plan) -> str:
     number = (
         f"{groups[0]} group{'s' * (groups[0] > 1)}" if len(set(groups)) == 1 else f"{min(groups)}–{max(groups)} groups"
     )
-    reason = f"\nthe trend may fall to {_signed(plan.lowest_trend or 0.0)} here: {plan.reason}" if plan.reason else ""
     return (
         f"{plan.model} on {plan.input}, {plan.strategy}{budget}: {len(plan.sites)} layers with {number} "
         f"(median {np.median(widths):g} channels per group)\n"
         f"trend of log u {_signed(plan.trend_before)} → {_signed(plan.trend_after)}, "
-        f"spread {plan.spread_before:.2f} → {plan.spread_after:.2f}, {plan.seconds:.1f} s{reason}"
+        f"spread {plan.spread_before:.2f} → {plan.spread_after:.2f}, {plan.seconds:.1f} s{_limit(plan)}"
     )
+
+
+def _limit(plan: Plan) -> str:
+    """How far the trend was allowed to fall, where that is not as usual."""
+    if plan.tolerance is None or plan.lowest_trend is None:
+        return ""
+    if plan.lowest_trend < -plan.tolerance:
+        why = f"no number of groups lifts it to {_signed(-plan.tolerance)}"
+    elif plan.tolerance > ISOMETRY_TOLERANCE:
+        why = "the loss sees every position, not only their mean"
+    else:
+        return ""
+    return f"\nthe trend may fall to {_signed(plan.lowest_trend)} here: {why}"
 
 
 def measurement_table(measured: Sequence[tuple[str, Measurement]]) -> tuple[RenderableType, ...]:

@@ -82,11 +82,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Solution:
-    """The chosen point, the lowest trend it was allowed, and why that is not -``tolerance``, where it is not."""
+    """The chosen point, δ, and the lowest trend allowed: -δ, or below it where no number of groups reaches that."""
 
     point: Point
+    tolerance: float
     lowest_trend: float
-    reason: str = ""
 
 
 def solve(
@@ -119,19 +119,17 @@ def solve(
 
     measured = observe(one_group)
     pooled = list(measured.curves.values())[-1].pooled
-    lower = -target.tolerance if pooled else -target.position_tolerance
+    tolerance = target.tolerance if pooled else target.position_tolerance
     start = point = Point(lowest, measured.curves, one_group, measured)
     points: list[Point] = []
     for halving in range(MAX_HALVINGS + 1):
         budget = lowest + (target.max_budget - lowest) / 2**halving
         point = _evaluate(budget, point, observe, pick)
         points.append(point)
-        if point.measured.trend >= lower:
+        if point.measured.trend >= -tolerance:
             break
     best = max(point.measured.trend for point in (start, *points))
-    floor, reason = lower, "" if pooled else "the loss sees every position, not only their mean"
-    if best < lower:
-        floor, reason = best - target.tolerance, f"no number of groups lifts it to −{-lower:.2f}"
+    floor = -tolerance if best >= -tolerance else best - target.tolerance
     chosen = next((i for i, point in enumerate(points) if point.measured.trend >= floor), None)
     if chosen is None:
         point = start
@@ -139,7 +137,7 @@ def solve(
         point = points[0]
     else:
         point = _refine(points[chosen], points[chosen - 1], floor, observe, pick)
-    return Solution(point, floor, reason)
+    return Solution(point, tolerance, floor)
 
 
 def _refine(
