@@ -52,6 +52,8 @@ PLAN_KEYS = [
     "seconds",
     "sites",
     "not_understood",
+    "tolerance",
+    "lowest_trend",
 ]
 
 
