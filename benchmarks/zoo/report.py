@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from idealgroups.sections import replace_section
-from idealgroups.solve import ISOMETRY_TOLERANCE, MAX_BUDGET
+from idealgroups.solve import ISOMETRY_TOLERANCE, MAX_BUDGET, POSITION_TOLERANCE
 from idealgroups.theory import trend
 
 from .cases import LIBRARIES
@@ -85,12 +85,16 @@ def misses(records: list[Record]) -> str:
 
 def trends(records: list[Record]) -> str:
     sensitive = [r for r in records if lever(r) >= LEVER]
-    normed = [r for r in sensitive if r["sites"] >= r["layers"] / 2]
+    dense = [r for r in sensitive if sees_positions(r)]
+    pooled = [r for r in sensitive if not sees_positions(r)]
+    normed = [r for r in pooled if r["sites"] >= r["layers"] / 2]
     parts = []
     for title, chosen in (
         (f"All {len(records)} networks with at least {LEAST_LAYERS} weight layers", records),
         (f"The {len(sensitive)} of them whose trend the number of groups moves by {LEVER} or more", sensitive),
-        (f"The {len(normed)} of these in which every second weight layer or more has its norm", normed),
+        (f"The {len(pooled)} of these whose loss sees a global mean: here isometry is the aim", pooled),
+        (f"The {len(normed)} of those {len(pooled)} in which every second weight layer or more has its norm", normed),
+        (f"The {len(dense)} whose loss sees positions: here the plan lets T fall to −{POSITION_TOLERANCE:.1f}", dense),
     ):
         rows = []
         for strategy in STRATEGIES:
@@ -120,9 +124,14 @@ def trends(records: list[Record]) -> str:
         parts.append(f"{title}:\n\n{table(head, rows)}")
     parts.append(
         f"*Most isometric*: the smallest absolute trend of all, ties within {TIE} counting for each; plans lean to "
-        f"−{ISOMETRY_TOLERANCE} on purpose (as many groups as isometry allows)."
+        f"−{ISOMETRY_TOLERANCE} on purpose (as many groups as isometry allows), or to −{POSITION_TOLERANCE:.1f}."
     )
     return "\n\n".join(parts)
+
+
+def sees_positions(record: Record) -> bool:
+    """Which δ the plan took: the library found no global pool in front of the loss."""
+    return bool(record["tolerance"] > ISOMETRY_TOLERANCE)
 
 
 PLAIN = tuple(s for s in STRATEGIES if s != "hybrid")
@@ -168,10 +177,14 @@ def kinds(records: list[Record]) -> str:
         if mine:
             medians = [f"{median(abs(r['trend'][s]) for r in mine):.2f}" for s in STRATEGIES]
             wins = percent("isometric" in best(r, PLAIN) for r in mine)
-            below = percent(r["trend"]["layer"] < -ISOMETRY_TOLERANCE for r in mine)
+            dense = percent(sees_positions(r) for r in mine)
+            below = percent(r["trend"]["layer"] < -r["tolerance"] for r in mine)
             above = percent(saturated(r) for r in mine)
-            rows.append((kind, len(mine), *medians, wins, below, above))
-    head = ("kind", "networks", *STRATEGIES, "plan most isometric", "below −δ at one group", "above δ at the largest ε")
+            rows.append((kind, len(mine), dense, *medians, wins, below, above))
+    head = (
+        *("kind", "networks", "see positions", *STRATEGIES),
+        *("plan most isometric", "below −δ at one group", "above +0.25 at the largest ε"),
+    )
     return f"Median of the absolute trend by kind of network:\n\n{table(head, rows)}"
 
 
@@ -302,14 +315,14 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def edges(records: list[Record]) -> str:
-    below = [r for r in records if r["trend"]["layer"] < -ISOMETRY_TOLERANCE]
-    rescued = [r for r in below if r["trend"]["isometric"] >= -ISOMETRY_TOLERANCE]
+    below = [r for r in records if r["trend"]["layer"] < -r["tolerance"]]
+    rescued = [r for r in below if r["trend"]["isometric"] >= -r["tolerance"]]
     above = [r for r in records if saturated(r)]
     hidden = [r for r in above if r["trend"]["instance"] < -ISOMETRY_TOLERANCE]
     flat = [r for r in records if lever(r) < LEVER]
     dead = [r for r in records if silenced(r)]
     parts = [
-        f"**One group is already too many** ({len(below)} networks: trend at one group below −{ISOMETRY_TOLERANCE}; in "
+        f"**One group is already too many** ({len(below)} networks: trend at one group below −δ; in "
         f"{len(rescued)} of them a finer grouping is isometric all the same): {listing(below, 'layer')}.",
         f"**The largest budget is not enough** ({len(above)}: ε = {MAX_BUDGET:.2f} and the trend still above "
         f"{ISOMETRY_TOLERANCE}; in {len(hidden)} of them instance norm is below −{ISOMETRY_TOLERANCE}, so isometry "
@@ -346,6 +359,7 @@ def networks(records: list[Record]) -> str:
                 r["input"] if len(r["input"]) < 30 else r["input"][:27] + "…",
                 r["sites"],
                 min(positions for _, positions, _ in r["groups"]),
+                f"{r['tolerance']:g}",
                 number(r["budget"]["isometric"]),
                 f"{median(widths):g}",
                 f"{min(widths)}–{max(widths)}",
@@ -353,9 +367,9 @@ def networks(records: list[Record]) -> str:
                 *(number(r["trend"][s]) for s in STRATEGIES),
             )
         else:
-            cells = (r["outcome"], *([""] * 13))
+            cells = (r["outcome"], *([""] * 14))
         rows.append((f"{r['library']}:{r['model']}", *cells))
-    head = ("network", "input", "norms", "least S", "ε", "median c", "range of c", "T before", *STRATEGIES)
+    head = ("network", "input", "norms", "least S", "δ", "ε", "median c", "range of c", "T before", *STRATEGIES)
     return table(head, rows)
 
 
