@@ -44,7 +44,7 @@ def write_report(
         figures = {"overview": overview_figure(arms)}
         figures |= {network: network_figure(network, arms) for network in dict.fromkeys(arm.network for arm in arms)}
         for name, figure in figures.items():
-            written.append(folder / f"{name}.png")
+            written.append(folder / f"{name.replace('/', '-')}.png")
             figure.savefig(written[-1], dpi=110)
         target = document or folder / "report.md"
         text = _markdown(
