@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -204,15 +205,16 @@ def train(network: nn.Module, task: Task, name: str, rate: float, seed: int) -> 
 
 @app.command
 def render() -> None:
-    """Write the table into docs/theory.md: each choice at the best of its rates."""
-    best: dict[tuple[str, str, str], tuple[float, float]] = {}
+    """Write the table into docs/theory.md: each choice at the best of its rates, the mean over seeds."""
+    found: dict[tuple[str, str, str, float], list[tuple[float, float]]] = defaultdict(list)
     for record in records():
-        name, optimizer, _, title, _ = record["key"]
-        found = (record["val_loss"], record["trend"])
-        best[name, optimizer, title] = min(found, best.get((name, optimizer, title), (math.inf, 0.0)))
+        name, optimizer, _, title, rate = record["key"]
+        found[name, optimizer, title, rate].append((record["val_loss"], record["trend"]))
     rows: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
-    for (name, optimizer, title), found in best.items():
-        rows[name, optimizer][title] = found
+    for (name, optimizer, title, _), pairs in found.items():
+        at_rate = (mean(loss for loss, _ in pairs), mean(trend for _, trend in pairs))
+        row = rows[name, optimizer]
+        row[title] = min(at_rate, row.get(title, at_rate))
     lines = ["| network, optimizer | " + " | ".join(CHOICES) + " |", "|---" * (len(CHOICES) + 1) + "|"]
     for (name, optimizer), row in rows.items():
         lowest = min(row.values())[0]
