@@ -160,7 +160,7 @@ def _look(site: Site) -> tuple[object, ...]:
 
 
 def _range(values: Sequence[float], digits: int = 1) -> str:
-    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+    low, high = (f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−") for value in (min(values), max(values)))
     return low if low == high else f"{low}–{high}"
 
 
