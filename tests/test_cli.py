@@ -52,6 +52,7 @@ PLAN_KEYS = [
     "seconds",
     "sites",
     "not_understood",
+    "pooled",
     "tolerance",
     "lowest_trend",
 ]

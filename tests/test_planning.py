@@ -90,7 +90,11 @@ def test_real_networks_plan_convert_and_train(untouched: Untouched, name: str) -
         finer = [g for g in divisors(site.num_channels) if g > site.num_groups]
         assert site.num_groups <= site.ideal <= (finer[0] if finer else site.num_groups)  # the divisor below
     one_group = ig.plan(model, x, strategy="layer").trend_after
-    assert plan.trend_after >= min(0, one_group) - (POSITION_TOLERANCE if name in DENSE else ISOMETRY_TOLERANCE) - 1e-3
+    assert plan.tolerance is not None
+    assert plan.lowest_trend is not None
+    assert plan.pooled is (name not in DENSE)
+    assert plan.tolerance >= (POSITION_TOLERANCE if name in DENSE else ISOMETRY_TOLERANCE)
+    assert plan.trend_after >= plan.lowest_trend >= min(0, one_group) - plan.tolerance - 1e-3
     assert plan.seconds > 0
     converted = ig.apply(plan, model)
     assert sorted(m.num_groups for m in converted.modules() if isinstance(m, nn.GroupNorm)) == sorted(

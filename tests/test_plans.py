@@ -97,7 +97,7 @@ def test_json_has_the_promised_keys() -> None:
     data = json.loads(PLAN.to_json())
     assert list(data) == [
         *("model", "strategy", "input", "seed", "budget", "trend_before", "trend_after", "spread_before"),
-        *("spread_after", "seconds", "sites", "not_understood", "tolerance", "lowest_trend"),
+        *("spread_after", "seconds", "sites", "not_understood", "pooled", "tolerance", "lowest_trend"),
     ]
     assert list(data["sites"][0]) == [
         *("name", "kind", "num_channels", "positions", "groups_before", "ideal", "num_groups", "channels_per_group"),
@@ -119,7 +119,7 @@ def test_numbers_that_json_does_not_know_become_null(value: float) -> None:
 
 def test_a_plan_saved_before_it_told_how_far_the_trend_may_fall_is_read() -> None:
     data = PLAN.to_dict()
-    del data["tolerance"], data["lowest_trend"]
+    del data["pooled"], data["tolerance"], data["lowest_trend"]
     assert same(Plan.from_dict(data), PLAN)
 
 
@@ -158,7 +158,9 @@ def test_json_but_no_plan(data: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", sorted({f.name for f in dataclasses.fields(Plan)} - {"tolerance", "lowest_trend"}))
+@pytest.mark.parametrize(
+    "key", sorted({f.name for f in dataclasses.fields(Plan)} - {"pooled", "tolerance", "lowest_trend"})
+)
 def test_a_missing_key_is_named(key: str) -> None:
     data = PLAN.to_dict()
     del data[key]

@@ -42,8 +42,8 @@ def measurement(*us: float, silent: tuple[str, ...] = ()) -> Measurement:
     return Measurement("example:net", "8x3x64x64", 0, -1.5, 0.5, layers, silent)
 
 
-DENSE = replace(PLAN, trend_after=-1.2, tolerance=2.302585, lowest_trend=-2.302585)
-STEEP = replace(PLAN, trend_after=-2.1, tolerance=0.25, lowest_trend=-2.15)
+DENSE = replace(PLAN, trend_after=-1.2, pooled=False, tolerance=2.302585, lowest_trend=-2.302585)
+STEEP = replace(PLAN, trend_after=-2.1, pooled=True, tolerance=0.25, lowest_trend=-2.15)
 
 TABLES = {
     "plan": lambda: str(PLAN),

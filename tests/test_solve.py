@@ -30,13 +30,21 @@ CHANNELS = 64
 class Made:
     curves: Mapping[str, Curves]
     trend: float
+    trend_error: float
 
 
 class World:
     """Layers with the closed-form gain; the trend falls with the sum of the gains."""
 
-    def __init__(self, mean_shares: list[float], slope: float, sensitivity: float = 1.0, pooled: bool = True) -> None:
-        self.slope, self.sensitivity, self.passes = slope, sensitivity, 0
+    def __init__(
+        self,
+        mean_shares: list[float],
+        slope: float,
+        sensitivity: float = 1.0,
+        pooled: bool = True,
+        trend_error: float = 0.0,
+    ) -> None:
+        self.slope, self.sensitivity, self.trend_error, self.passes = slope, sensitivity, trend_error, 0
         widths = divisors(CHANNELS)
         self.curves = {
             f"layer{i}": Curves(
@@ -55,7 +63,7 @@ class World:
 
     def observe(self, groups: Groups) -> Made:
         self.passes += 1
-        return Made(self.curves, self.trend(groups))
+        return Made(self.curves, self.trend(groups), self.trend_error)
 
     def solve(self) -> tuple[float, Groups, float]:
         self.solution = solve(self.observe, lambda name, budget: budget, 0.0, dict.fromkeys(self.curves, 1))
@@ -94,6 +102,21 @@ def test_where_the_loss_sees_positions_the_trend_may_fall_to_a_factor_of_ten() -
 
     _, _, trend = World([0.9] * 5, slope=-3, pooled=False).solve()  # below it anyway: as everywhere
     assert trend >= -3 - ISOMETRY_TOLERANCE
+
+
+def test_where_log_u_scatters_the_trend_may_fall_by_half_its_standard_error() -> None:
+    def limit(slope: float, pooled: bool, trend_error: float) -> tuple[float, float]:
+        world = World([0.318] * 10, slope, pooled=pooled, trend_error=trend_error)
+        world.solve()
+        return world.solution.tolerance, world.solution.lowest_trend
+
+    assert limit(1.0, pooled=True, trend_error=0.4) == (ISOMETRY_TOLERANCE, -ISOMETRY_TOLERANCE)
+    assert limit(1.0, pooled=True, trend_error=1.6) == (0.8, -0.8)
+    assert limit(1.0, pooled=False, trend_error=1.6) == (POSITION_TOLERANCE, -POSITION_TOLERANCE)
+    assert limit(-1.0, pooled=True, trend_error=1.6) == (0.8, -1.8)
+
+    groups = {error: World([0.318] * 10, 1.0, trend_error=error).solve()[1]["layer0"] for error in (0.4, 1.6)}
+    assert groups == {0.4: 16, 1.6: 32}  # 1 - 10·b(4) = 0.2, 1 - 10·b(2) = -0.7
 
 
 def test_a_flat_trend_gives_as_many_groups_as_the_largest_budget_allows() -> None:

@@ -32,6 +32,7 @@ from idealgroups.theory import (
     pooled_projection_loss,
     spread,
     trend,
+    trend_error,
 )
 from means import assert_mean
 
@@ -218,6 +219,19 @@ def test_divisors(n: int) -> None:
 
 lines = st.tuples(st.integers(2, 60), st.floats(-5, 5), st.floats(-5, 5))
 series = st.lists(st.floats(-20, 20), min_size=2, max_size=40).map(np.array)
+
+
+def test_trend_error_is_that_of_the_textbook() -> None:
+    y = np.array([0.0, 1.0, 0.0, 1.0])  # slope 0.2, residuals -0.2, 0.6, -0.6, 0.2, so s² = 0.8/2 and Σ(x - x̄)² = 5
+    assert trend_error(y) == pytest.approx(3 * math.sqrt(0.4 / 5))
+    assert trend_error(np.array([0.0, 1.0])) == trend_error(np.array([])) == 0
+
+
+def test_trend_error_is_the_deviation_of_the_trend_under_noise() -> None:
+    rng = np.random.default_rng(0)
+    noisy = rng.normal(0, 0.7, (4000, 20)) + np.linspace(1, -2, 20)
+    assert np.std([trend(y) for y in noisy]) == pytest.approx(0.7 * 19 / math.sqrt(20 * 399 / 12), rel=0.03)
+    assert np.mean([trend_error(y) ** 2 for y in noisy]) == pytest.approx(np.var([trend(y) for y in noisy]), rel=0.05)
 
 
 @given(lines)

@@ -137,6 +137,7 @@ def _of_plans(plans: Mapping[str, Plan]) -> dict[str, Any]:
         "sites": len(plan.sites),
         "not_understood": [[item.name, item.why] for item in plan.not_understood],
         "budget": {s: _round(plans[s].budget, 4) for s in ("isometric", "hybrid")},
+        "pooled": plan.pooled,
         "tolerance": _round(plan.tolerance),
         "lowest_trend": _round(plan.lowest_trend),
         "trend_before": _round(plan.trend_before),

@@ -131,7 +131,7 @@ def trends(records: list[Record]) -> str:
 
 def sees_positions(record: Record) -> bool:
     """Which δ the plan took: the library found no global pool in front of the loss."""
-    return bool(record["tolerance"] > ISOMETRY_TOLERANCE)
+    return not record["pooled"]
 
 
 PLAIN = tuple(s for s in STRATEGIES if s != "hybrid")

@@ -17,7 +17,7 @@ from .norms import why_not
 from .observe import Observation, Observer, Survey
 from .plans import NotUnderstood, Plan, Site
 from .progress import Steps
-from .solve import MAX_HALVINGS, MAX_STEPS, Groups, Target, solve
+from .solve import MAX_HALVINGS, MAX_STEPS, Groups, Solution, Target, solve
 from .strategies import (
     SOLVED,
     block_ideal_groups,
@@ -56,8 +56,7 @@ class _Choice:
     budget: float | None
     min_elements: int
     after: Observation
-    tolerance: float | None = None
-    lowest_trend: float | None = None
+    solution: Solution | None = None
 
     def site(self, facts: _Facts) -> Site:
         name, groups = facts.name, self.groups[facts.name]
@@ -115,6 +114,7 @@ class Network:
         choice = (
             self._solved(strategy, target, observe) if strategy in SOLVED else self._by_rule(strategy, target, observe)
         )
+        solution = choice.solution
         return Plan(
             model=name,
             strategy=strategy,
@@ -128,8 +128,9 @@ class Network:
             seconds=round(time.perf_counter() - started + self._survey_seconds, 3),
             sites=tuple(choice.site(facts) for facts in self._facts),
             not_understood=self._missed,
-            tolerance=choice.tolerance,
-            lowest_trend=choice.lowest_trend,
+            pooled=solution.pooled if solution else None,
+            tolerance=solution.tolerance if solution else None,
+            lowest_trend=solution.lowest_trend if solution else None,
         )
 
     def _solved(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:
@@ -155,8 +156,7 @@ class Network:
             budget=point.budget,
             min_elements=target.min_elements,
             after=point.measured,
-            tolerance=solution.tolerance,
-            lowest_trend=solution.lowest_trend,
+            solution=solution,
         )
 
     def _by_rule(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:

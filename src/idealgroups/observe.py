@@ -23,7 +23,7 @@ from .functional import FunctionalWatch
 from .loss import Loss, random_projection
 from .norms import Norm, recognise
 from .scratch import Scratch, scratch_copy
-from .theory import Floats, spread, trend
+from .theory import Floats, spread, trend, trend_error
 
 CANCELLATION = 1e-2
 """Below this share of the second moment a variance is computed the slow, stable way."""
@@ -55,6 +55,11 @@ class Observation:
     def trend(self) -> float:
         """T: last minus first of the least-squares line of log u; negative where early layers have the larger u."""
         return trend(self.log_u)
+
+    @property
+    def trend_error(self) -> float:
+        """Standard error of T."""
+        return trend_error(self.log_u)
 
     @property
     def spread(self) -> float:

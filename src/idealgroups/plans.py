@@ -56,8 +56,9 @@ class Plan:
 
     ``budget``: ε, the gain each layer may have; None for strategies without one. ``trend_*`` and ``spread_*``: of
     log u over the weight layers in execution order, before (the model as it was) and after (with this plan).
-    ``tolerance``: δ, larger where the loss sees positions; ``lowest_trend``: how far the trend was allowed to fall, -δ
-    or, where no number of groups reaches that, lower. Both None without a budget.
+    ``pooled``: whether the loss sees only a mean over positions, so that the trend is to be near zero; ``tolerance``:
+    δ; ``lowest_trend``: how far the trend was allowed to fall, -δ or, where no number of groups reaches that, lower.
+    All None without a budget.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Plan:
     seconds: float
     sites: tuple[Site, ...]
     not_understood: tuple[NotUnderstood, ...] = ()
+    pooled: bool | None = None
     tolerance: float | None = None
     lowest_trend: float | None = None
 
@@ -158,6 +160,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "float": (float, int, type(None)),
     "int | None": (int, type(None)),
     "float | None": (float, int, type(None)),
+    "bool | None": (bool, type(None)),
 }
 """What JSON may hold for an annotation; None stands for a float that is not finite."""
 
@@ -171,7 +174,7 @@ def _fields(cls: type[Any], record: Any) -> dict[str, Any]:
         value: Any = record[field.name]
         annotation = str(field.type)  # a string: annotations are not evaluated here
         allowed = _TYPES.get(annotation, (object,))
-        if not isinstance(value, allowed) or (isinstance(value, bool) and object not in allowed):
+        if not isinstance(value, allowed) or (isinstance(value, bool) and not {bool, object} & {*allowed}):
             raise TypeError(f"{field.name} is {value!r}, not {annotation}")
         fields[field.name] = value
         if annotation == "float":

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from .measuring import Measurement
 from .plans import Plan, Site
-from .solve import ISOMETRY_TOLERANCE
 
 WIDTH = 140
 
@@ -56,32 +55,31 @@ def plan_table(plan: Plan) -> tuple[RenderableType, ...]:
 
 
 def summary(plan: Plan) -> str:
-    """How many layers with which groups, what that does to the trend, and how far it was allowed to fall if unusual."""
+    """How many layers with which groups, what that does to the trend, and how far it was allowed to fall."""
     groups = [site.num_groups for site in plan.sites]
     widths = [site.channels_per_group for site in plan.sites]
     budget = "" if plan.budget is None else f", budget ε = {plan.budget:.3g}"
     number = (
         f"{groups[0]} group{'s' * (groups[0] > 1)}" if len(set(groups)) == 1 else f"{min(groups)}–{max(groups)} groups"
     )
+    allowed = "" if plan.lowest_trend is None else f" (allowed: {_signed(plan.lowest_trend)})"
     return (
         f"{plan.model} on {plan.input}, {plan.strategy}{budget}: {len(plan.sites)} layers with {number} "
         f"(median {np.median(widths):g} channels per group)\n"
-        f"trend of log u {_signed(plan.trend_before)} → {_signed(plan.trend_after)}, "
-        f"spread {plan.spread_before:.2f} → {plan.spread_after:.2f}, {plan.seconds:.1f} s{_limit(plan)}"
+        f"trend of log u {_signed(plan.trend_before)} → {_signed(plan.trend_after)}{allowed}, "
+        f"spread {plan.spread_before:.2f} → {plan.spread_after:.2f}, {plan.seconds:.1f} s{_why(plan)}"
     )
 
 
-def _limit(plan: Plan) -> str:
-    """How far the trend was allowed to fall, where that is not as usual."""
+def _why(plan: Plan) -> str:
+    """A line for the reader who expected a trend near zero."""
     if plan.tolerance is None or plan.lowest_trend is None:
         return ""
     if plan.lowest_trend < -plan.tolerance:
-        why = f"no number of groups lifts it to {_signed(-plan.tolerance)}"
-    elif plan.tolerance > ISOMETRY_TOLERANCE:
-        why = "the loss sees every position, not only their mean"
-    else:
-        return ""
-    return f"\nthe trend may fall to {_signed(plan.lowest_trend)} here: {why}"
+        return f"\nthe trend may be low here: no number of groups lifts it to {_signed(-plan.tolerance)}"
+    if plan.pooled is False:
+        return "\nthe trend may be low here: the loss sees every position, not only their mean"
+    return ""
 
 
 def measurement_table(measured: Sequence[tuple[str, Measurement]]) -> tuple[RenderableType, ...]:

@@ -20,6 +20,10 @@ ISOMETRY_TOLERANCE = 0.25
 to 0.2, so a smaller δ would be lost in that noise; and networks whose trend hardly depends on the groups, where
 training likes more groups, would get one group for a trend that is zero but for noise."""
 
+TREND_ERRORS = 0.5
+"""δ is at least this many standard errors of the trend: where log u scatters widely about its line, or there are few
+layers, a smaller deviation from zero says nothing. In ResNet-50 that is 0.23, in MobileNets and small networks more."""
+
 POSITION_TOLERANCE = math.log(10)
 """δ where the loss sees every position for itself (segmentation, denoising, flattened maps). Such networks train the
 better the smaller the groups are, until the trend is about -3: relative gradients within a factor of ten, then."""
@@ -49,11 +53,13 @@ NEAR_ENOUGH = 0.4
 class Target:
     """What counts as isometric, and how far the budget may go; other values than these are for studies of them.
 
-    ``position_tolerance`` is δ where the loss sees positions, ``tolerance`` where a pool hides them.
+    ``position_tolerance`` is δ where the loss sees positions, ``tolerance`` where a pool hides them, either at least
+    ``trend_errors`` standard errors of the trend.
     """
 
     tolerance: float = ISOMETRY_TOLERANCE
     position_tolerance: float = POSITION_TOLERANCE
+    trend_errors: float = TREND_ERRORS
     max_budget: float = MAX_BUDGET
     min_elements: int = MIN_IDEAL_ELEMENTS
 
@@ -69,6 +75,10 @@ class Measured(Protocol):
     def trend(self) -> float:
         """T under the groups of this pass."""
 
+    @property
+    def trend_error(self) -> float:
+        """Standard error of T."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -82,9 +92,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Solution:
-    """The chosen point, δ, and the lowest trend allowed: -δ, or below it where no number of groups reaches that."""
+    """The chosen point, and the lowest trend allowed: -δ, or below that where no number of groups reaches it.
+
+    ``tolerance`` is δ; ``pooled``: whether the loss sees only a mean over positions, on which δ depends.
+    """
 
     point: Point
+    pooled: bool
     tolerance: float
     lowest_trend: float
 
@@ -100,8 +114,8 @@ def solve(
 
     Which δ depends on whether the last layer's gradient came through a global pool (:attr:`Curves.pooled`). Where no
     budget reaches -δ, not even one group, groups cannot mend the trend, and it does not forbid them: then
-    T(ε) ≥ T_best - ``target.tolerance``. The trend need not fall monotonically with ε, so the search comes from above:
-    the budget is halved until the network is isometric, and the last step is refined.
+    T(ε) ≥ T_best - δ, with the δ of a global pool. The trend need not fall monotonically with ε, so the search comes
+    from above: the budget is halved until the network is isometric, and the last step is refined.
 
     Args:
         observe: one forward and backward pass with given groups.
@@ -119,7 +133,8 @@ def solve(
 
     measured = observe(one_group)
     pooled = list(measured.curves.values())[-1].pooled
-    tolerance = target.tolerance if pooled else target.position_tolerance
+    slack = max(target.tolerance, target.trend_errors * measured.trend_error)
+    tolerance = slack if pooled else max(target.position_tolerance, slack)
     start = point = Point(lowest, measured.curves, one_group, measured)
     points: list[Point] = []
     for halving in range(MAX_HALVINGS + 1):
@@ -129,7 +144,7 @@ def solve(
         if point.measured.trend >= -tolerance:
             break
     best = max(point.measured.trend for point in (start, *points))
-    floor = -tolerance if best >= -tolerance else best - target.tolerance
+    floor = -tolerance if best >= -tolerance else best - slack
     chosen = next((i for i, point in enumerate(points) if point.measured.trend >= floor), None)
     if chosen is None:
         point = start
@@ -137,7 +152,7 @@ def solve(
         point = points[0]
     else:
         point = _refine(points[chosen], points[chosen - 1], floor, observe, pick)
-    return Solution(point, tolerance, floor)
+    return Solution(point, pooled, tolerance, floor)
 
 
 def _refine(

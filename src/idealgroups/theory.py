@@ -173,6 +173,20 @@ def trend(log_u: Floats) -> float:
     return float((n - 1) * (x @ log_u) / (x @ x))
 
 
+def trend_error(log_u: Floats) -> float:
+    """Standard error of :func:`trend`, from the residuals of its line; 0 for L < 3, where there are none.
+
+    >>> float(round(trend_error(np.array([0.0, 1.0, 0.0, 1.0])), 6))
+    0.848528
+    """
+    n = len(log_u)
+    if n < 3:
+        return 0.0
+    x = np.arange(n) - (n - 1) / 2
+    residuals = log_u - np.mean(log_u) - x * (x @ log_u) / (x @ x)
+    return float((n - 1) * np.sqrt(residuals @ residuals / (n - 2) / (x @ x)))
+
+
 def spread(log_u: Floats) -> float:
     """Standard deviation of ``log_u``, shape (L,), over layers; 0 is isometric."""
     return float(np.std(log_u)) if len(log_u) else 0.0

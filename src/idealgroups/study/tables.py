@@ -10,7 +10,7 @@ from statistics import fmean
 from rich import box
 from rich.table import Table as RichTable
 
-from ..solve import ISOMETRY_TOLERANCE, POSITION_TOLERANCE
+from ..solve import ISOMETRY_TOLERANCE, POSITION_TOLERANCE, TREND_ERRORS
 from ..theory import MIN_IDEAL_ELEMENTS
 from .analysis import CANDIDATES, RANKED, REFERENCE, Comparison, Row, compare, mean_decades, ranks
 from .config import STRATEGIES, SWEEP, Arm
@@ -206,9 +206,10 @@ def ablations(arms: Arms) -> Table:
         "seeds",
     )
     note = (
-        "Differences to the same strategy with nothing changed: planned on training images, δ = "
-        f"{ISOMETRY_TOLERANCE} ({POSITION_TOLERANCE:.1f} if the loss sees positions), groups of {MIN_IDEAL_ELEMENTS} "
-        "elements or more. A negative one is a lower test loss. Not corrected for their number."
+        f"Differences to the same strategy with nothing changed: planned on training images, δ = {ISOMETRY_TOLERANCE}, "
+        f"or {TREND_ERRORS:g} standard errors of the trend if more ({POSITION_TOLERANCE:.1f} if the loss sees "
+        f"positions), groups of {MIN_IDEAL_ELEMENTS} elements or more. A negative one is a lower test loss. Not "
+        "corrected for their number."
     )
     return Table("Ablations", header, tuple(body), note)
 

@@ -34,7 +34,7 @@ class Variant:
         """What the solve aims at."""
         if self.tolerance is None:
             return Target(min_elements=self.min_elements)
-        return Target(self.tolerance, self.tolerance, min_elements=self.min_elements)
+        return Target(self.tolerance, self.tolerance, trend_errors=0, min_elements=self.min_elements)
 
 
 def parse(strategy: str) -> Variant:
