@@ -123,15 +123,21 @@ def trends(records: list[Record]) -> str:
         )
         parts.append(f"{title}:\n\n{table(head, rows)}")
     parts.append(
-        f"*Most isometric*: the smallest absolute trend of all, ties within {TIE} counting for each; plans lean to "
-        f"−{ISOMETRY_TOLERANCE} on purpose (as many groups as isometry allows), or to −{POSITION_TOLERANCE:.1f}."
+        f"*Most isometric*: the smallest absolute trend of all, ties within {TIE} counting for each; plans lean "
+        f"to −δ on purpose (as many groups as isometry allows): δ is {ISOMETRY_TOLERANCE} or half a standard error "
+        f"of the trend, whichever is more, and {POSITION_TOLERANCE:.1f} where the loss sees positions."
     )
     return "\n\n".join(parts)
 
 
 def sees_positions(record: Record) -> bool:
     """Which δ the plan took: the library found no global pool in front of the loss."""
-    return not record["pooled"]
+    return not record.get("pooled", True)
+
+
+def tolerance(record: Record) -> float:
+    """δ of the plan."""
+    return float(record.get("tolerance", ISOMETRY_TOLERANCE))
 
 
 PLAIN = tuple(s for s in STRATEGIES if s != "hybrid")
@@ -178,7 +184,7 @@ def kinds(records: list[Record]) -> str:
             medians = [f"{median(abs(r['trend'][s]) for r in mine):.2f}" for s in STRATEGIES]
             wins = percent("isometric" in best(r, PLAIN) for r in mine)
             dense = percent(sees_positions(r) for r in mine)
-            below = percent(r["trend"]["layer"] < -r["tolerance"] for r in mine)
+            below = percent(r["trend"]["layer"] < -tolerance(r) for r in mine)
             above = percent(saturated(r) for r in mine)
             rows.append((kind, len(mine), dense, *medians, wins, below, above))
     head = (
@@ -238,17 +244,14 @@ def weights(records: list[Record]) -> str:
             for name, mask in WEIGHTS.items()
             for strategy in ("layer", "isometric")
         }
-        whole = part["all weights", "layer"]
+        whole, deltas = part["all weights", "layer"], np.array([tolerance(r) for r in mine])
         rows.append(
             (
                 kind,
                 len(mine),
                 *map(middle, part.values()),
                 *(middle(np.abs(part[name, "layer"] - whole)) for name in list(WEIGHTS)[1:]),
-                *(
-                    percent((part[name, "layer"] < -ISOMETRY_TOLERANCE) != (whole < -ISOMETRY_TOLERANCE))
-                    for name in list(WEIGHTS)[1:]
-                ),
+                *(percent((part[name, "layer"] < -deltas) != (whole < -deltas)) for name in list(WEIGHTS)[1:]),
             )
         )
     head = (
@@ -315,17 +318,17 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def edges(records: list[Record]) -> str:
-    below = [r for r in records if r["trend"]["layer"] < -r["tolerance"]]
-    rescued = [r for r in below if r["trend"]["isometric"] >= -r["tolerance"]]
+    below = [r for r in records if r["trend"]["layer"] < -tolerance(r)]
+    rescued = [r for r in below if r["trend"]["isometric"] >= -tolerance(r)]
     above = [r for r in records if saturated(r)]
-    hidden = [r for r in above if r["trend"]["instance"] < -ISOMETRY_TOLERANCE]
+    hidden = [r for r in above if r["trend"]["instance"] < -tolerance(r)]
     flat = [r for r in records if lever(r) < LEVER]
     dead = [r for r in records if silenced(r)]
     parts = [
         f"**One group is already too many** ({len(below)} networks: trend at one group below −δ; in "
         f"{len(rescued)} of them a finer grouping is isometric all the same): {listing(below, 'layer')}.",
         f"**The largest budget is not enough** ({len(above)}: ε = {MAX_BUDGET:.2f} and the trend still above "
-        f"{ISOMETRY_TOLERANCE}; in {len(hidden)} of them instance norm is below −{ISOMETRY_TOLERANCE}, so isometry "
+        f"{ISOMETRY_TOLERANCE}; in {len(hidden)} of them instance norm is below −δ, so isometry "
         f"lies between): {listing(above, 'isometric')}.",
         f"**The number of groups hardly matters** ({len(flat)}: the trend moves by less than {LEVER} from one group to "
         f"one channel per group): {listing(flat, 'isometric')}.",
@@ -359,7 +362,7 @@ def networks(records: list[Record]) -> str:
                 r["input"] if len(r["input"]) < 30 else r["input"][:27] + "…",
                 r["sites"],
                 min(positions for _, positions, _ in r["groups"]),
-                f"{r['tolerance']:g}",
+                f"{tolerance(r):.2f}",
                 number(r["budget"]["isometric"]),
                 f"{median(widths):g}",
                 f"{min(widths)}–{max(widths)}",
