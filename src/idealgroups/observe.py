@@ -193,8 +193,8 @@ class Observer:
                 silent.append(weight.name)
         if not found:
             raise IdealGroupsError(
-                "no weight layer received a gradient; check that the loss depends on the weights and that the inputs are "
-                "not all zero."
+                "no weight layer received a gradient; check that the loss depends on the weights and that the inputs "
+                "are not all zero."
             )
         found.sort(key=lambda item: item[0])
         return tuple(gradient for _, gradient in found), tuple(silent)
