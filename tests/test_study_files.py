@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from idealgroups.study.analysis import analyse, ranks
 from idealgroups.study.cli import study_app
-from idealgroups.study.config import Study
+from idealgroups.study.config import EXISTING, Study
 from idealgroups.study.grid import arms, tuning_runs
 from idealgroups.study.models import NETWORKS, TIMM
 from idealgroups.study.report import write_report
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 PARTS = sorted((ROOT / "studies").glob("*.toml"))
 BLIND = [part for part in PARTS if part.stem.startswith("10-")]
 RESULTS = ROOT / "results" / "study"
+BLIND_RESULTS = ROOT / "results" / "blind"
 
 
 def read(part: Path) -> Study:
@@ -47,6 +49,19 @@ def test_the_parts_have_the_arms_that_the_document_counts() -> None:
     blind = {arm for part in BLIND for arm in arms(read(part))}
     assert len(blind) == 5
     assert not blind & compared
+
+
+def test_the_readme_tells_the_mean_ranks_that_the_results_hold() -> None:
+    arms = {arm: rows for arm, rows in analyse(read_results([RESULTS, BLIND_RESULTS])).items() if "sweep" in rows}
+    arms |= analyse(read_results([BLIND_RESULTS]))
+    mean_ranks = ranks(arms)
+    assert len(arms) == 29
+    assert min(mean_ranks, key=lambda name: mean_ranks[name]) == "isometric"
+    habit = min(rank for name, rank in mean_ranks.items() if name in EXISTING)
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert (
+        f"({mean_ranks['isometric']:.1f}; the best habit {habit:.1f}, 32 groups {mean_ranks['fixed-32']:.1f})" in readme
+    )
 
 
 def test_the_report_is_made_from_a_slice_of_the_results(tmp_path: Path) -> None:
