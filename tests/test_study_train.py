@@ -81,15 +81,16 @@ def test_plans_are_of_the_network_that_is_trained(digits: Dataset) -> None:
         assert len(groups) == 9
         assert planned[name].summary()["seconds"] > 0
     assert all(one.step_seconds > 0 and not one.error for one in planned.values())
-    without_floor = planned["isometric@delta=inf"].summary()["budget"]
-    assert without_floor == pytest.approx(math.log(2))
-    assert without_floor >= planned["isometric"].summary()["budget"]
+    budgets = [planned[f"isometric{changed}"].summary()["budget"] for changed in ("", "@errors=4", "@delta=inf")]
+    assert budgets == sorted(budgets)
+    assert budgets[-1] == pytest.approx(math.log(2))
 
 
 STRATEGIES = (
     "isometric",
     "isometric@noise",
     "isometric@delta=inf",
+    "isometric@errors=4",
     "hybrid",
     "block",
     "fixed-32",

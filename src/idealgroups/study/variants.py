@@ -3,48 +3,39 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import IdealGroupsError
 from ..solve import Target
 from ..strategies import SOLVED, check_strategy
-from ..theory import MIN_GROUP_ELEMENTS, MIN_IDEAL_ELEMENTS
+from ..theory import MIN_GROUP_ELEMENTS
 
 SOURCES = ("data", "pink", "noise")
 """What a plan is measured on: training images, 1/f noise or white noise."""
 
-TOLERANCE = "delta="
-ELEMENTS = "elements="
+TOLERANCE, ERRORS, ELEMENTS = "delta=", "errors=", "elements="
 
 
 @dataclass(frozen=True)
 class Variant:
-    """``rule`` is a strategy of the library, planned on ``source``.
-
-    ``tolerance`` is δ (``inf``: the cap alone; None: the library's own), ``min_elements`` the least size of a group.
-    """
+    """``rule`` is a strategy of the library, planned on ``source``, aiming at ``target``."""
 
     rule: str
     source: str = "data"
-    tolerance: float | None = None
-    min_elements: int = MIN_IDEAL_ELEMENTS
-
-    @property
-    def target(self) -> Target:
-        """What the solve aims at."""
-        if self.tolerance is None:
-            return Target(min_elements=self.min_elements)
-        return Target(self.tolerance, self.tolerance, trend_errors=0, min_elements=self.min_elements)
+    target: Target = field(default_factory=Target)
 
 
 def parse(strategy: str) -> Variant:
-    """Read ``rule``, ``rule@source``, ``rule@delta=NUMBER`` or ``rule@elements=NUMBER``.
+    """Read ``rule``, ``rule@source``, ``rule@delta=NUMBER``, ``rule@errors=NUMBER`` or ``rule@elements=NUMBER``.
+
+    ``delta``: δ for every network (``inf``: the cap alone); ``errors``: δ in standard errors of the trend;
+    ``elements``: the least size of a group.
 
     Raises:
         IdealGroupsError: no such rule, or nothing that can be changed about it.
 
-    >>> parse("isometric@noise")
-    Variant(rule='isometric', source='noise', tolerance=None, min_elements=32)
+    >>> parse("isometric@noise").source
+    'noise'
     >>> parse("hybrid@delta=1").target.tolerance
     1.0
     """
@@ -55,15 +46,18 @@ def parse(strategy: str) -> Variant:
     if changed in SOURCES:
         return Variant(rule, source=changed)
     if changed.startswith(TOLERANCE) and rule in SOLVED:
-        return Variant(rule, tolerance=_number(TOLERANCE, changed, strategy))
+        tolerance = _number(TOLERANCE, changed, strategy)
+        return Variant(rule, target=Target(tolerance, tolerance, trend_errors=0))
+    if changed.startswith(ERRORS) and rule in SOLVED:
+        return Variant(rule, target=Target(trend_errors=_number(ERRORS, changed, strategy)))
     if changed.startswith(ELEMENTS) and rule in (*SOLVED, "block"):
         elements = _number(ELEMENTS, changed, strategy)
         if elements < MIN_GROUP_ELEMENTS or not elements.is_integer():
             raise IdealGroupsError(f"{strategy!r} needs a whole number from {MIN_GROUP_ELEMENTS} on behind {ELEMENTS}.")
-        return Variant(rule, min_elements=int(elements))
+        return Variant(rule, target=Target(min_elements=int(elements)))
     raise IdealGroupsError(
         f"cannot plan {strategy!r}; write {', '.join(SOURCES)} or, for {' and '.join(sorted(SOLVED))}, "
-        f"{TOLERANCE}NUMBER or {ELEMENTS}NUMBER behind the @."
+        f"{TOLERANCE}NUMBER, {ERRORS}NUMBER or {ELEMENTS}NUMBER behind the @."
     )
 
 
