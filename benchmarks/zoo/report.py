@@ -132,12 +132,12 @@ def trends(records: list[Record]) -> str:
 
 def sees_positions(record: Record) -> bool:
     """Which δ the plan took: the library found no global pool in front of the loss."""
-    return not record.get("pooled", True)
+    return not record["pooled"]
 
 
 def tolerance(record: Record) -> float:
     """δ of the plan."""
-    return float(record.get("tolerance", ISOMETRY_TOLERANCE))
+    return float(record["tolerance"])
 
 
 PLAIN = tuple(s for s in STRATEGIES if s != "hybrid")
