@@ -68,6 +68,8 @@ def test_the_committed_plan_is_what_is_measured_now(name: str) -> None:
     committed = next(p for c, p in records() if (c["model"], c["data"], c["px"], c["seed"]) == (name, "pink", 128, 0))
     plan = ig.plan(load_model(name, 0).model, synthetic((8, 3, 128, 128), "pink", 0), seed=0)
     assert plan.trend_before == pytest.approx(committed.trend_before, abs=0.05)
+    limit = 0.5 if name == "torchvision:mobilenet_v2" else 0.3  # half a standard error of its trend is 0.47
+    assert abs(plan.trend_after) <= limit or plan.trend_after > 0
     assert plan.lowest_trend is not None
     assert plan.trend_after >= plan.lowest_trend
     assert width(committed) / 2 <= width(plan) <= width(committed) * 2
