@@ -32,7 +32,10 @@ app.command(study_app)
 Model = Annotated[str, Parameter(help="torchvision:NAME, timm:NAME, FILE.py:FACTORY or package.module:FACTORY")]
 Input = Annotated[
     str | None,
-    Parameter(name="--input", help="Sizes of one sample, as in 3x128x128. Default: the model's own, else 3x224x224."),
+    Parameter(
+        name="--input",
+        help="Sizes of one sample, without the batch, as in 3x128x128. Default: the model's own, else 3x224x224.",
+    ),
 ]
 Batch = Annotated[int, Parameter(help="Samples in the synthetic batch.")]
 Seed = Annotated[int, Parameter(help="Of the weights, the input and the loss. Same seed, same plan.")]

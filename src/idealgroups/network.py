@@ -53,10 +53,9 @@ class _Choice:
     wanted: Groups
     groups: Groups
     ideals: Mapping[str, float]
-    budget: float | None
     min_elements: int
     after: Observation
-    solution: Solution | None = None
+    solution: Solution[Observation] | None = None
 
     def site(self, facts: _Facts) -> Site:
         name, groups = facts.name, self.groups[facts.name]
@@ -120,7 +119,7 @@ class Network:
             strategy=strategy,
             input=self._input,
             seed=self._seed,
-            budget=choice.budget,
+            budget=solution.point.budget if solution else None,
             trend_before=self.before.trend,
             trend_after=choice.after.trend,
             spread_before=self.before.spread,
@@ -144,20 +143,11 @@ class Network:
         lowest = 0.0 if strategy == "isometric" else min(0.0, *(-math.log(ratio) for ratio in ratios.values()))
         solution = solve(observe, budget_of, lowest, dict.fromkeys(ratios, 1), target)
         point = solution.point
-        assert isinstance(point.measured, Observation)
         ideals = {
             name: ideal_groups(curve, budget_of(name, point.budget), target.min_elements)
             for name, curve in point.curves.items()
         }
-        return _Choice(
-            wanted=point.groups,
-            groups=point.groups,
-            ideals=ideals,
-            budget=point.budget,
-            min_elements=target.min_elements,
-            after=point.measured,
-            solution=solution,
-        )
+        return _Choice(point.groups, point.groups, ideals, target.min_elements, point.measured, solution)
 
     def _by_rule(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:
         """Strategies that need no measurement; they are measured all the same."""
@@ -171,7 +161,7 @@ class Network:
         }
         wanted = {facts.name: largest_divisor(facts.num_channels, ideals[facts.name]) for facts in self._facts}
         groups = {f.name: safe_groups(f.num_channels, f.positions, wanted[f.name], least)[0] for f in self._facts}
-        return _Choice(wanted, groups, ideals, None, least, observe(groups))
+        return _Choice(wanted, groups, ideals, least, observe(groups))
 
     def _refuse_without_norms(self, model: nn.Module) -> None:
         odd = [f"{name} ({type(module).__name__})" for name, module in model.named_modules() if why_not(module)]

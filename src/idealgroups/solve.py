@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from .curves import Curves
 from .strategies import most_groups_within
@@ -80,36 +80,39 @@ class Measured(Protocol):
         """Standard error of T."""
 
 
+M = TypeVar("M", bound=Measured)
+
+
 @dataclass(frozen=True)
-class Point:
+class Point(Generic[M]):
     """A budget, the curves and the groups that follow from both, and what was measured with exactly these groups."""
 
     budget: float
     curves: Mapping[str, Curves]
     groups: Groups
-    measured: Measured
+    measured: M
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Generic[M]):
     """The chosen point, and the lowest trend allowed: -δ, or below that where no number of groups reaches it.
 
     ``tolerance`` is δ; ``pooled``: whether the loss sees only a mean over positions, on which δ depends.
     """
 
-    point: Point
+    point: Point[M]
     pooled: bool
     tolerance: float
     lowest_trend: float
 
 
 def solve(
-    observe: Callable[[Groups], Measured],
+    observe: Callable[[Groups], M],
     layer_budget: Callable[[str, float], float],
     lowest: float,
     one_group: Groups,
     target: Target = Target(),
-) -> Solution:
+) -> Solution[M]:
     """The largest ε in [``lowest``, ``target.max_budget``] with T(ε) ≥ -δ; one group where every ε is worse.
 
     Which δ depends on whether the last layer's gradient came through a global pool (:attr:`Curves.pooled`). Where no
@@ -136,7 +139,7 @@ def solve(
     slack = max(target.tolerance, target.trend_errors * measured.trend_error)
     tolerance = slack if pooled else max(target.position_tolerance, slack)
     start = point = Point(lowest, measured.curves, one_group, measured)
-    points: list[Point] = []
+    points: list[Point[M]] = []
     for halving in range(MAX_HALVINGS + 1):
         budget = lowest + (target.max_budget - lowest) / 2**halving
         point = _evaluate(budget, point, observe, pick)
@@ -156,12 +159,12 @@ def solve(
 
 
 def _refine(
-    good: Point,
-    bad: Point,
+    good: Point[M],
+    bad: Point[M],
     floor: float,
-    observe: Callable[[Groups], Measured],
+    observe: Callable[[Groups], M],
     pick: Pick,
-) -> Point:
+) -> Point[M]:
     """The largest budget with T ≥ ``floor`` between one that has it and a larger one that has not: regula falsi."""
     moved: list[bool] = []
     for _ in range(MAX_STEPS):
@@ -179,7 +182,7 @@ def _refine(
     return good
 
 
-def _evaluate(budget: float, near: Point, observe: Callable[[Groups], Measured], pick: Pick) -> Point:
+def _evaluate(budget: float, near: Point[M], observe: Callable[[Groups], M], pick: Pick) -> Point[M]:
     """The groups for ``budget`` and what they do.
 
     The curves of a layer depend on the groups of all others, so the groups come from the curves of a point ``near`` by,
