@@ -50,11 +50,14 @@ VARIANTS = {
     "isometric, cap 1.2, δ = 0": Variant("isometric", Target(max_budget=1.2, tolerance=0)),
     "hybrid, cap 1.2": Variant("hybrid", Target(max_budget=1.2)),
     "block": Variant("block"),
-    "isometric, cap 0.69, m ≥ 4": Variant("isometric", Target(min_elements=4)),
-    "isometric, cap 0.69, m ≥ 16": Variant("isometric", Target(min_elements=16)),
-    "isometric, cap 0.69, m ≥ 32": Variant("isometric", Target(min_elements=32)),
-    "isometric, cap 0.69, m ≥ 64": Variant("isometric", Target(min_elements=64)),
-    "isometric, cap 0.69, m ≥ 4, δ = ∞": Variant("isometric", Target(tolerance=math.inf, min_elements=4)),
+    "isometric, cap 0.69, m ≥ 4": Variant("isometric", Target(min_elements=4, min_flat_elements=4)),
+    "isometric, cap 0.69, m ≥ 16": Variant("isometric", Target(min_elements=16, min_flat_elements=16)),
+    "isometric, cap 0.69, m ≥ 32": Variant("isometric", Target(min_elements=32, min_flat_elements=32)),
+    "isometric, cap 0.69, m ≥ 64": Variant("isometric", Target(min_elements=64, min_flat_elements=64)),
+    "isometric, cap 0.69, m ≥ 128": Variant("isometric", Target(min_elements=128, min_flat_elements=128)),
+    "isometric, cap 0.69, m ≥ 4, δ = ∞": Variant(
+        "isometric", Target(tolerance=math.inf, min_elements=4, min_flat_elements=4)
+    ),
     "c = 2": Variant("channels-2"),
     "c = 4": Variant("channels-4"),
     "c = 8": Variant("channels-8"),
@@ -68,7 +71,8 @@ TINY = Images("cifar10", 8, 4000, 1000, 200)
 LARGE = Images("cifar10", 48, 4000, 1000, 200)
 HABITS = ("c = 2", "c = 4", "c = 8", "fixed-32", "layer")
 CAPS = (*(f"isometric, cap {cap}" for cap in ("0.25", "0.38", "0.69", "1.2")), "isometric, cap 1.2, δ = 0")
-ELEMENTS = (*(f"isometric, cap 0.69, m ≥ {m}" for m in (4, 16, 32, 64)), "c = 16", "fixed-32", "layer")
+ELEMENTS = (*(f"isometric, cap 0.69, m ≥ {m}" for m in (4, 16, 32, 64, 128)), "c = 16", "fixed-32", "layer")
+FLAT = (*(f"isometric, cap 0.69, m ≥ {m}" for m in (4, 16, 32, 64, 128)), "layer")
 FLOORS = ("isometric, cap 0.69, m ≥ 4", "isometric, cap 0.69, m ≥ 4, δ = ∞", "c = 4", "c = 16", "fixed-32", "layer")
 
 
@@ -85,6 +89,10 @@ def sgd(network: str, images: Images, epochs: int = 3) -> Arm:
     return Arm(network, images, "sgd", 0.0, 64, epochs, False)
 
 
+def adamw(network: str, images: Images, epochs: int = 3) -> Arm:
+    return Arm(network, images, "adamw", 0.01, 64, epochs, False)
+
+
 QUESTIONS = {
     "plain9": Question(sgd("plain9", CIFAR), (0.1,), (*CAPS, "hybrid, cap 1.2", "block", *HABITS)),
     "resnet14": Question(sgd("resnet14", CIFAR), (0.1,), (*CAPS, "hybrid, cap 1.2", "block", *HABITS)),
@@ -93,6 +101,9 @@ QUESTIONS = {
     "mlp3": Question(sgd("mlp3", CIFAR), (0.003, 0.01, 0.03), ELEMENTS),
     "mlp8": Question(sgd("mlp8", CIFAR), (0.001, 0.003, 0.01, 0.03), ELEMENTS),
     "plain9, 8 px": Question(sgd("plain9", TINY), (0.03, 0.1), ELEMENTS),
+    "mlp16": Question(sgd("mlp16", CIFAR), (0.001, 0.003, 0.01, 0.03), FLAT),
+    "mlp3-512": Question(sgd("mlp3-512", CIFAR), (0.003, 0.01, 0.03), FLAT),
+    "mlp8, AdamW": Question(adamw("mlp8", CIFAR), (0.0001, 0.0003, 0.001, 0.003), FLAT),
     "timm/mobilenetv2_035": Question(sgd("timm/mobilenetv2_035", LARGE), (0.03, 0.1), FLOORS),
     "timm/ghostnet_050": Question(sgd("timm/ghostnet_050", LARGE), (0.03, 0.1), FLOORS),
 }
@@ -136,7 +147,7 @@ def run(data: Path, networks: str = ";".join(QUESTIONS), seeds: str = "100,101")
 
 SECTIONS = {
     "rule": ("plain9", "resnet14", "plain15", "unet"),
-    "rule-elements": ("mlp3", "mlp8", "plain9, 8 px"),
+    "rule-elements": ("mlp3", "mlp8", "mlp16", "mlp3-512", "mlp8, AdamW", "plain9, 8 px"),
     "rule-floors": ("timm/ghostnet_050", "timm/mobilenetv2_035"),
 }
 

@@ -20,6 +20,7 @@ from idealgroups.curves import Moments, curves, group_variance, kept_share, log_
 from idealgroups.inputs import synthetic
 from idealgroups.strategies import most_groups_within
 from idealgroups.theory import (
+    MIN_IDEAL_ELEMENTS,
     RELU_MEAN_SHARE,
     conv_gain,
     fc_gain,
@@ -299,7 +300,8 @@ def weighting_and_choice() -> None:
                     unweighted = curves([m])
                     weighted = [log_weighted_amplification(m, int(c)) for c in unweighted.channels_per_group]
                     other = replace(unweighted, amplification=np.array(weighted))
-                    factors.append(most_groups_within(unweighted, budget) / most_groups_within(other, budget))
+                    groups = [most_groups_within(one, budget, MIN_IDEAL_ELEMENTS) for one in (unweighted, other)]
+                    factors.append(groups[0] / groups[1])
             agree = f"{factors.count(1.0)} of {len(factors)}"
             rows.append((name, budget, agree, f"{min(factors):g} to {max(factors):g}"))
     header = ("network", "ε", "layers that agree", "ratio of the groups, unweighted / weighted")

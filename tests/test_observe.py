@@ -173,6 +173,24 @@ def test_a_norm_called_twice_and_one_never_called() -> None:
 def test_a_shared_norm_is_one_layer_with_its_smallest_map() -> None:
     survey, _ = Observer(zoo.Shared(), torch.randn(2, 3, 8, 8)).survey()
     assert survey.positions == {"first.0": 16}
+    assert not survey.flat
+
+
+def test_only_a_norm_that_never_sees_a_second_position_is_flat() -> None:
+    class Pyramid(nn.Module):
+        """One head for maps of two sizes, the smaller one a single pixel, and a fully connected layer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
+            self.neck = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.neck(self.head(x).mean((2, 3)) + self.head(x.mean((2, 3), keepdim=True)).flatten(1))
+
+    survey, _ = Observer(Pyramid(), torch.randn(4, 3, 4, 4)).survey()
+    assert survey.positions == {"head.1": 1, "neck.1": 1}
+    assert survey.flat == {"neck.1"}
 
 
 def test_ratio_is_elements_in_over_elements_out() -> None:

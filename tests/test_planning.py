@@ -269,3 +269,13 @@ def test_measure_with_a_plan_measures_the_converted_model(untouched: Untouched) 
     assert planned.trend == pytest.approx(plan.trend_after, abs=1e-6)
     assert planned.layers[0].name == "0.0.weight"
     assert "trend" in str(planned)
+
+
+def test_fully_connected_layers_get_groups_of_128_elements_or_one_group() -> None:
+    """Their channels differ by chance alone: small groups would take out nothing but signal."""
+    x = torch.randn(32, 20, generator=torch.Generator().manual_seed(0))
+    for strategy in ("isometric", "hybrid", "block"):
+        for width, most in ((96, 1), (512, 4)):
+            made = ig.plan(zoo.mlp(width=width), x, strategy=strategy)
+            assert all(groups <= most for groups in made.num_groups.values()), strategy
+    assert max(ig.plan(zoo.mlp(width=512), x).num_groups.values()) > 1

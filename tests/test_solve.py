@@ -53,6 +53,7 @@ class World:
                 np.array([2.0 if pooled and c == 1 else 0.0 for c in widths]),
                 positions=64,
                 mean_share=rho,
+                flat=False,
             )
             for i, rho in enumerate(mean_shares)
         }

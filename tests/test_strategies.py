@@ -26,7 +26,6 @@ from idealgroups.strategies import (
 from idealgroups.theory import (
     MIN_GROUP_CHANNELS,
     MIN_GROUP_ELEMENTS,
-    MIN_IDEAL_ELEMENTS,
     RELU_MEAN_SHARE,
     conv_gain,
     divisors,
@@ -35,6 +34,7 @@ from idealgroups.theory import (
 channel_counts = st.integers(1, 300)
 position_counts = st.sampled_from([1, 2, 3, 4, 49, 1000])
 budgets = st.floats(0, 3)
+least_elements = st.sampled_from([4, 32, 128])
 
 
 @st.composite
@@ -44,14 +44,14 @@ def any_curves(draw: st.DrawFn) -> Curves:
     gains = st.one_of(st.floats(-1, 3), st.just(math.inf))
     curve = st.lists(gains, min_size=len(widths) - 1, max_size=len(widths) - 1)
     amplification, projection = (np.array([*draw(curve), 0.0]) for _ in range(2))
-    return Curves(np.array(widths), amplification, projection, draw(position_counts), mean_share=0.3)
+    return Curves(np.array(widths), amplification, projection, draw(position_counts), mean_share=0.3, flat=False)
 
 
 def conv_curves(channels: int, positions: int = 1000) -> Curves:
     """The closed form of a convolution, without projection loss."""
     widths = divisors(channels)
     amplification = np.array([conv_gain(c, num_channels=channels) for c in widths])
-    return Curves(np.array(widths), amplification, np.zeros(len(widths)), positions, RELU_MEAN_SHARE)
+    return Curves(np.array(widths), amplification, np.zeros(len(widths)), positions, RELU_MEAN_SHARE, flat=False)
 
 
 def worst(curves: Curves, index: int) -> float:
@@ -61,36 +61,36 @@ def worst(curves: Curves, index: int) -> float:
 # --- the budget ------------------------------------------------------------------------------------------------------
 
 
-@given(any_curves(), budgets)
-def test_the_budget_is_never_exceeded(curves: Curves, budget: float) -> None:
-    """Neither by the choice nor by a coarser grouping, and groups of under 32 elements do not occur but alone."""
-    index = curves.at(most_groups_within(curves, budget))
+@given(any_curves(), budgets, least_elements)
+def test_the_budget_is_never_exceeded(curves: Curves, budget: float, least: int) -> None:
+    """Neither by the choice nor by a coarser grouping, and groups with too few elements do not occur but alone."""
+    index = curves.at(most_groups_within(curves, budget, least))
     assert all(worst(curves, i) <= budget + 1e-9 for i in range(index, len(curves.channels_per_group) - 1))
     width = int(curves.channels_per_group[index])
-    assert width == curves.num_channels or (width * curves.positions >= MIN_IDEAL_ELEMENTS and width >= 2)
+    assert width == curves.num_channels or (width * curves.positions >= least and width >= 2)
 
 
-@given(any_curves(), budgets)
-def test_as_many_groups_as_the_budget_allows(curves: Curves, budget: float) -> None:
+@given(any_curves(), budgets, least_elements)
+def test_as_many_groups_as_the_budget_allows(curves: Curves, budget: float, least: int) -> None:
     """The next finer divisor is over the budget or unsafe."""
-    index = curves.at(most_groups_within(curves, budget))
+    index = curves.at(most_groups_within(curves, budget, least))
     if index > 0:
         finer = int(curves.channels_per_group[index - 1])
-        unsafe = finer * curves.positions < MIN_IDEAL_ELEMENTS or finer < MIN_GROUP_CHANNELS
+        unsafe = finer * curves.positions < least or finer < MIN_GROUP_CHANNELS
         assert unsafe or worst(curves, index - 1) > budget
 
 
 @given(any_curves(), budgets, budgets)
 def test_a_larger_budget_never_gives_fewer_groups(curves: Curves, one: float, other: float) -> None:
     low, high = sorted((one, other))
-    assert most_groups_within(curves, low) <= most_groups_within(curves, high)
+    assert most_groups_within(curves, low, 32) <= most_groups_within(curves, high, 32)
 
 
 @given(any_curves(), budgets)
 def test_ideal_lies_between_the_choice_and_the_next_finer_divisor(curves: Curves, budget: float) -> None:
-    chosen = most_groups_within(curves, budget)
+    chosen = most_groups_within(curves, budget, 32)
     finer = [g for g in divisors(curves.num_channels) if g > chosen]
-    assert chosen <= ideal_groups(curves, budget) <= (finer[0] if finer else chosen)
+    assert chosen <= ideal_groups(curves, budget, 32) <= (finer[0] if finer else chosen)
 
 
 @given(st.sampled_from([16, 48, 64, 256]), st.floats(0.001, 0.35))
@@ -99,39 +99,39 @@ def test_ideal_is_the_closed_form_where_that_holds(channels: int, budget: float)
     curves = conv_curves(channels)
     shrunk = budget - math.log1p(-RELU_MEAN_SHARE / channels)
     expected = channels * -math.expm1(-shrunk) / RELU_MEAN_SHARE
-    assert ideal_groups(curves, budget) == pytest.approx(min(expected, channels / 2), rel=0.03)
+    assert ideal_groups(curves, budget, 32) == pytest.approx(min(expected, channels / 2), rel=0.03)
 
 
 def test_ideal_knows_how_small_a_group_may_be() -> None:
-    assert ideal_groups(conv_curves(48, positions=1), 0.38) == 1.5  # 32 elements a group
-    assert ideal_groups(conv_curves(64), 0.38) == 32  # two channels a group
-    assert ideal_groups(conv_curves(8, positions=1), 0.38) == 1
+    assert ideal_groups(conv_curves(48, positions=1), 0.38, 32) == 1.5  # 32 elements a group
+    assert ideal_groups(conv_curves(64), 0.38, 32) == 32  # two channels a group
+    assert ideal_groups(conv_curves(8, positions=1), 0.38, 32) == 1
 
 
 def test_most_groups_by_hand() -> None:
     curves = conv_curves(64)
     assert curves.amplification == pytest.approx([0.378, 0.168, 0.078, 0.036, 0.015, 0.005, 0], abs=1e-3)
-    assert [most_groups_within(curves, e) for e in (0, 0.01, 0.1, 0.3, 0.38)] == [1, 2, 16, 32, 32]
-    assert most_groups_within(conv_curves(64, positions=1), 0.38) == 2  # 32 channels are 32 elements
+    assert [most_groups_within(curves, e, 32) for e in (0, 0.01, 0.1, 0.3, 0.38)] == [1, 2, 16, 32, 32]
+    assert most_groups_within(conv_curves(64, positions=1), 0.38, 32) == 2  # 32 channels are 32 elements
     assert most_groups_within(conv_curves(64, positions=1), 0.38, min_elements=4) == 16
 
 
 def test_projection_is_bounded_by_itself() -> None:
     """In front of a global pool the loss cancels the amplification; their difference must not decide."""
     amplification, projection = np.array([1.0, 0.1, 0.0]), np.array([1.0, 0.2, 0.0])
-    curves = Curves(np.array([1, 2, 4]), amplification, projection, 100, 0.3)
+    curves = Curves(np.array([1, 2, 4]), amplification, projection, 100, 0.3, flat=False)
     assert curves.gain == pytest.approx([0, -0.1, 0])
-    assert [most_groups_within(curves, e) for e in (0.05, 0.15, 0.5, 1)] == [1, 1, 2, 2]
+    assert [most_groups_within(curves, e, 32) for e in (0.05, 0.15, 0.5, 1)] == [1, 1, 2, 2]
 
 
 def test_one_bad_divisor_stops_the_search() -> None:
-    curves = Curves(np.array([1, 2, 4]), np.array([0.1, 0.5, 0.0]), np.zeros(3), 100, 0.3)
-    assert most_groups_within(curves, 0.2) == 1
+    curves = Curves(np.array([1, 2, 4]), np.array([0.1, 0.5, 0.0]), np.zeros(3), 100, 0.3, flat=False)
+    assert most_groups_within(curves, 0.2, 32) == 1
 
 
 def test_one_channel() -> None:
-    curves = Curves(np.array([1]), np.zeros(1), np.zeros(1), 100, 0.3)
-    assert most_groups_within(curves, 0.1) == ideal_groups(curves, 0.1) == 1
+    curves = Curves(np.array([1]), np.zeros(1), np.zeros(1), 100, 0.3, flat=False)
+    assert most_groups_within(curves, 0.1, 32) == ideal_groups(curves, 0.1, 32) == 1
 
 
 # --- safe groups -----------------------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ class Curves:
 
     ``amplification``: log of the mean of (var_one_group + eps) / (var_group + eps). ``projection``: log of the share
     of the squared gradient that one group keeps over the share that c keeps. Each is bounded by the budget; the
-    grouping gain is b = amplification - projection. ``mean_share``: ρ of the layer.
+    grouping gain is b = amplification - projection. ``mean_share``: ρ of the layer. ``positions``: of the smallest map
+    of all calls; ``flat``: every call had one, as behind a fully connected layer or a global pool.
     """
 
     channels_per_group: NDArray[np.int64]
@@ -49,6 +50,7 @@ class Curves:
     projection: Floats
     positions: int
     mean_share: float
+    flat: bool
 
     @property
     def num_channels(self) -> int:
@@ -155,6 +157,7 @@ def curves(calls: Sequence[Moments]) -> Curves:
         projection=projection,
         positions=positions,
         mean_share=_mean_share(calls),
+        flat=all(call.positions == 1 for call in calls),
     )
 
 

@@ -41,6 +41,7 @@ class _Facts:
     kind: str
     num_channels: int
     positions: int
+    flat: bool
     groups_before: int | None
     ratio: float
     note: str
@@ -48,19 +49,17 @@ class _Facts:
 
 @dataclass(frozen=True)
 class _Choice:
-    """Groups as the strategy wants them and as they are, and what was measured with them."""
+    """The groups of every layer, a note where the strategy wanted others, and what was measured with them."""
 
-    wanted: Groups
     groups: Groups
     ideals: Mapping[str, float]
-    min_elements: int
+    notes: Mapping[str, str]
     after: Observation
     solution: Solution[Observation] | None = None
 
     def site(self, facts: _Facts) -> Site:
         name, groups = facts.name, self.groups[facts.name]
         curve = self.after.curves[name]
-        note = safe_groups(facts.num_channels, facts.positions, self.wanted[name], self.min_elements)[1]
         return Site(
             name=name,
             kind=facts.kind,
@@ -70,7 +69,7 @@ class _Choice:
             ideal=self.ideals[name],
             num_groups=groups,
             gain=float(curve.gain[curve.at(groups)]),
-            note="; ".join(part for part in (facts.note, note) if part),
+            note="; ".join(part for part in (facts.note, self.notes[name]) if part),
         )
 
 
@@ -144,24 +143,23 @@ class Network:
         solution = solve(observe, budget_of, lowest, dict.fromkeys(ratios, 1), target)
         point = solution.point
         ideals = {
-            name: ideal_groups(curve, budget_of(name, point.budget), target.min_elements)
+            name: ideal_groups(curve, budget_of(name, point.budget), target.least(curve.flat))
             for name, curve in point.curves.items()
         }
-        return _Choice(point.groups, point.groups, ideals, target.min_elements, point.measured, solution)
+        notes = {f.name: safe_groups(f.num_channels, f.positions, point.groups[f.name])[1] for f in self._facts}
+        return _Choice(point.groups, ideals, notes, point.measured, solution)
 
     def _by_rule(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:
         """Strategies that need no measurement; they are measured all the same."""
         rule = habit(strategy)
-        least = target.min_elements if rule is None else MIN_GROUP_ELEMENTS
-        ideals = {
-            facts.name: block_ideal_groups(facts.num_channels, facts.positions, facts.ratio)
-            if rule is None
-            else float(rule(facts.num_channels))
-            for facts in self._facts
-        }
-        wanted = {facts.name: largest_divisor(facts.num_channels, ideals[facts.name]) for facts in self._facts}
-        groups = {f.name: safe_groups(f.num_channels, f.positions, wanted[f.name], least)[0] for f in self._facts}
-        return _Choice(wanted, groups, ideals, least, observe(groups))
+        ideals, groups, notes = {}, {}, {}
+        for facts in self._facts:
+            name, channels, positions = facts.name, facts.num_channels, facts.positions
+            ideals[name] = block_ideal_groups(channels, positions, facts.ratio) if rule is None else rule(channels)
+            wanted = largest_divisor(channels, ideals[name])
+            least = target.least(facts.flat) if rule is None else MIN_GROUP_ELEMENTS
+            groups[name], notes[name] = safe_groups(channels, positions, wanted, least)
+        return _Choice(groups, ideals, notes, observe(groups))
 
     def _refuse_without_norms(self, model: nn.Module) -> None:
         odd = [f"{name} ({type(module).__name__})" for name, module in model.named_modules() if why_not(module)]
@@ -177,7 +175,18 @@ def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
     for name, positions in survey.positions.items():
         norm = observer.norms[name]
         note = "γ = 0 measured as 1" if f"{name}.weight" in observer.woken else ""
-        facts.append(_Facts(name, norm.kind, norm.num_channels, positions, norm.num_groups, survey.ratios[name], note))
+        facts.append(
+            _Facts(
+                name=name,
+                kind=norm.kind,
+                num_channels=norm.num_channels,
+                positions=positions,
+                flat=name in survey.flat,
+                groups_before=norm.num_groups,
+                ratio=survey.ratios[name],
+                note=note,
+            )
+        )
     return tuple(facts)
 
 

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from .curves import Curves
 from .strategies import most_groups_within
-from .theory import MIN_IDEAL_ELEMENTS
+from .theory import MIN_FLAT_ELEMENTS, MIN_IDEAL_ELEMENTS
 
 Groups = Mapping[str, int]
 Pick = Callable[[Mapping[str, Curves], float], Groups]
@@ -54,7 +54,8 @@ class Target:
     """What counts as isometric, and how far the budget may go; other values than these are for studies of them.
 
     ``position_tolerance`` is δ where the loss sees positions, ``tolerance`` where a pool hides them, either at least
-    ``trend_errors`` standard errors of the trend.
+    ``trend_errors`` standard errors of the trend. ``min_elements`` is the least size of a group, ``min_flat_elements``
+    where a channel has one position only.
     """
 
     tolerance: float = ISOMETRY_TOLERANCE
@@ -62,6 +63,11 @@ class Target:
     trend_errors: float = TREND_ERRORS
     max_budget: float = MAX_BUDGET
     min_elements: int = MIN_IDEAL_ELEMENTS
+    min_flat_elements: int = MIN_FLAT_ELEMENTS
+
+    def least(self, flat: bool) -> int:
+        """The least number of elements in a group of a layer."""
+        return self.min_flat_elements if flat else self.min_elements
 
 
 class Measured(Protocol):
@@ -130,7 +136,7 @@ def solve(
 
     def pick(curves: Mapping[str, Curves], budget: float) -> Groups:
         return {
-            name: most_groups_within(curve, layer_budget(name, budget), target.min_elements)
+            name: most_groups_within(curve, layer_budget(name, budget), target.least(curve.flat))
             for name, curve in curves.items()
         }
 

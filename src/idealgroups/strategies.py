@@ -18,7 +18,6 @@ from .errors import IdealGroupsError
 from .theory import (
     MIN_GROUP_CHANNELS,
     MIN_GROUP_ELEMENTS,
-    MIN_IDEAL_ELEMENTS,
     block_channels_per_group,
     block_group_elements,
     divisors,
@@ -73,7 +72,7 @@ def habit(name: str) -> Callable[[int], float] | None:
     return (lambda channels: number) if kind == "fixed" else (lambda channels: channels / number)
 
 
-def most_groups_within(curves: Curves, budget: float, min_elements: int = MIN_IDEAL_ELEMENTS) -> int:
+def most_groups_within(curves: Curves, budget: float, min_elements: int) -> int:
     """G_l(ε): the most groups for which amplification and projection loss, each, stay within ``budget``.
 
     Every coarser grouping must stay within it too, and a group keeps at least two channels and ``min_elements``
@@ -92,7 +91,7 @@ def _finest_within(curves: Curves, budget: float, min_elements: int) -> int:
     return index
 
 
-def ideal_groups(curves: Curves, budget: float, min_elements: int = MIN_IDEAL_ELEMENTS) -> float:
+def ideal_groups(curves: Curves, budget: float, min_elements: int) -> float:
     """The real-valued number of groups at which the worse of the two gains equals ``budget`` or a group gets too small.
 
     Between two divisors 1 - e^-gain is taken as linear in 1/c, which is exact for the closed form of a convolution.

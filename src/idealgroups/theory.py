@@ -31,6 +31,10 @@ MIN_GROUP_ELEMENTS = 4
 MIN_IDEAL_ELEMENTS = 32
 """Every normalization takes 2 of m directions from the signal too. Strategies from theory leave it 15 of 16 or more."""
 
+MIN_FLAT_ELEMENTS = 128
+"""The same where a channel has one position only. Its channels differ by nothing but chance, so small groups have no
+structure to take out, only signal: 63 of 64 directions stay, or more."""
+
 
 def divisors(n: int) -> list[int]:
     """All divisors of ``n``, ascending.

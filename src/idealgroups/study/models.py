@@ -153,6 +153,7 @@ class UNet(nn.Module):
 NETWORKS: dict[str, Builder] = {
     "mlp3": mlp(3),
     "mlp8": mlp(8),
+    "mlp16": mlp(16),
     "mlp3-512": mlp(3, width=512),
     "plain9": plain((32, 64, 128), depth=3, pool=False),
     "plain15": plain((32, 32, 32), depth=5, pool=True),

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table as RichTable
 
 from ..solve import ISOMETRY_TOLERANCE, POSITION_TOLERANCE, TREND_ERRORS
-from ..theory import MIN_IDEAL_ELEMENTS
+from ..theory import MIN_FLAT_ELEMENTS, MIN_IDEAL_ELEMENTS
 from .analysis import CANDIDATES, RANKED, REFERENCE, Comparison, Row, compare, mean_decades, ranks
 from .config import STRATEGIES, SWEEP, Arm
 from .stats import Interval, bootstrap_interval
@@ -208,8 +208,8 @@ def ablations(arms: Arms) -> Table:
     note = (
         f"Differences to the same strategy with nothing changed: planned on training images, δ = {ISOMETRY_TOLERANCE}, "
         f"or {TREND_ERRORS:g} standard errors of the trend if more ({POSITION_TOLERANCE:.1f} if the loss sees "
-        f"positions), groups of {MIN_IDEAL_ELEMENTS} elements or more. A negative one is a lower test loss. Not "
-        "corrected for their number."
+        f"positions), groups of {MIN_IDEAL_ELEMENTS} elements or more ({MIN_FLAT_ELEMENTS} in fully connected "
+        "layers). A negative one is a lower test loss. Not corrected for their number."
     )
     return Table("Ablations", header, tuple(body), note)
 

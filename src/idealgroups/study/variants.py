@@ -54,7 +54,7 @@ def parse(strategy: str) -> Variant:
         elements = _number(ELEMENTS, changed, strategy)
         if elements < MIN_GROUP_ELEMENTS or not elements.is_integer():
             raise IdealGroupsError(f"{strategy!r} needs a whole number from {MIN_GROUP_ELEMENTS} on behind {ELEMENTS}.")
-        return Variant(rule, target=Target(min_elements=int(elements)))
+        return Variant(rule, target=Target(min_elements=int(elements), min_flat_elements=int(elements)))
     raise IdealGroupsError(
         f"cannot plan {strategy!r}; write {', '.join(SOURCES)} or, for {' and '.join(sorted(SOLVED))}, "
         f"{TOLERANCE}NUMBER, {ERRORS}NUMBER or {ELEMENTS}NUMBER behind the @."
