@@ -42,6 +42,7 @@ class Variant:
     target: Target = field(default_factory=Target)
 
 
+LEAST = (4, 16, 32, 64, 128)
 VARIANTS = {
     "isometric, cap 0.25": Variant("isometric", Target(max_budget=0.25)),
     "isometric, cap 0.38": Variant("isometric", Target(max_budget=conv_gain(1))),
@@ -50,11 +51,10 @@ VARIANTS = {
     "isometric, cap 1.2, δ = 0": Variant("isometric", Target(max_budget=1.2, tolerance=0)),
     "hybrid, cap 1.2": Variant("hybrid", Target(max_budget=1.2)),
     "block": Variant("block"),
-    "isometric, cap 0.69, m ≥ 4": Variant("isometric", Target(min_elements=4, min_flat_elements=4)),
-    "isometric, cap 0.69, m ≥ 16": Variant("isometric", Target(min_elements=16, min_flat_elements=16)),
-    "isometric, cap 0.69, m ≥ 32": Variant("isometric", Target(min_elements=32, min_flat_elements=32)),
-    "isometric, cap 0.69, m ≥ 64": Variant("isometric", Target(min_elements=64, min_flat_elements=64)),
-    "isometric, cap 0.69, m ≥ 128": Variant("isometric", Target(min_elements=128, min_flat_elements=128)),
+    **{
+        f"isometric, cap 0.69, m ≥ {m}": Variant("isometric", Target(min_elements=m, min_flat_elements=m))
+        for m in LEAST
+    },
     "isometric, cap 0.69, m ≥ 4, δ = ∞": Variant(
         "isometric", Target(tolerance=math.inf, min_elements=4, min_flat_elements=4)
     ),
@@ -71,8 +71,8 @@ TINY = Images("cifar10", 8, 4000, 1000, 200)
 LARGE = Images("cifar10", 48, 4000, 1000, 200)
 HABITS = ("c = 2", "c = 4", "c = 8", "fixed-32", "layer")
 CAPS = (*(f"isometric, cap {cap}" for cap in ("0.25", "0.38", "0.69", "1.2")), "isometric, cap 1.2, δ = 0")
-ELEMENTS = (*(f"isometric, cap 0.69, m ≥ {m}" for m in (4, 16, 32, 64, 128)), "c = 16", "fixed-32", "layer")
-FLAT = (*(f"isometric, cap 0.69, m ≥ {m}" for m in (4, 16, 32, 64, 128)), "layer")
+FLAT = (*(f"isometric, cap 0.69, m ≥ {m}" for m in LEAST), "layer")
+ELEMENTS = (*FLAT, "c = 16", "fixed-32")
 FLOORS = ("isometric, cap 0.69, m ≥ 4", "isometric, cap 0.69, m ≥ 4, δ = ∞", "c = 4", "c = 16", "fixed-32", "layer")
 
 

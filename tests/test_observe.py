@@ -171,9 +171,9 @@ def test_a_norm_called_twice_and_one_never_called() -> None:
 
 
 def test_a_shared_norm_is_one_layer_with_its_smallest_map() -> None:
-    survey, _ = Observer(zoo.Shared(), torch.randn(2, 3, 8, 8)).survey()
+    survey, seen = Observer(zoo.Shared(), torch.randn(2, 3, 8, 8)).survey()
     assert survey.positions == {"first.0": 16}
-    assert not survey.flat
+    assert not seen.curves["first.0"].flat
 
 
 def test_only_a_norm_that_never_sees_a_second_position_is_flat() -> None:
@@ -188,9 +188,9 @@ def test_only_a_norm_that_never_sees_a_second_position_is_flat() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.neck(self.head(x).mean((2, 3)) + self.head(x.mean((2, 3), keepdim=True)).flatten(1))
 
-    survey, _ = Observer(Pyramid(), torch.randn(4, 3, 4, 4)).survey()
+    survey, seen = Observer(Pyramid(), torch.randn(4, 3, 4, 4)).survey()
     assert survey.positions == {"head.1": 1, "neck.1": 1}
-    assert survey.flat == {"neck.1"}
+    assert {name: curve.flat for name, curve in seen.curves.items()} == {"head.1": False, "neck.1": True}
 
 
 def test_ratio_is_elements_in_over_elements_out() -> None:

@@ -41,7 +41,6 @@ class _Facts:
     kind: str
     num_channels: int
     positions: int
-    flat: bool
     groups_before: int | None
     ratio: float
     note: str
@@ -157,7 +156,7 @@ class Network:
             name, channels, positions = facts.name, facts.num_channels, facts.positions
             ideals[name] = block_ideal_groups(channels, positions, facts.ratio) if rule is None else rule(channels)
             wanted = largest_divisor(channels, ideals[name])
-            least = target.least(facts.flat) if rule is None else MIN_GROUP_ELEMENTS
+            least = target.least(self.before.curves[name].flat) if rule is None else MIN_GROUP_ELEMENTS
             groups[name], notes[name] = safe_groups(channels, positions, wanted, least)
         return _Choice(groups, ideals, notes, observe(groups))
 
@@ -175,18 +174,7 @@ def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
     for name, positions in survey.positions.items():
         norm = observer.norms[name]
         note = "γ = 0 measured as 1" if f"{name}.weight" in observer.woken else ""
-        facts.append(
-            _Facts(
-                name=name,
-                kind=norm.kind,
-                num_channels=norm.num_channels,
-                positions=positions,
-                flat=name in survey.flat,
-                groups_before=norm.num_groups,
-                ratio=survey.ratios[name],
-                note=note,
-            )
-        )
+        facts.append(_Facts(name, norm.kind, norm.num_channels, positions, norm.num_groups, survey.ratios[name], note))
     return tuple(facts)
 
 

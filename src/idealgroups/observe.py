@@ -69,14 +69,9 @@ class Observation:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the first pass found.
-
-    ``positions``: of the smallest map of all calls; ``flat``: norms that never saw more than one; ``ratios``: elements
-    in / elements out of the weight layer that a norm belongs to.
-    """
+    """What the first pass found. ``ratios``: elements in / elements out of the weight layer that a norm belongs to."""
 
     positions: Mapping[str, int]
-    flat: frozenset[str]
     ratios: Mapping[str, float]
     functional: Mapping[str, str]
     silent_norms: tuple[str, ...]
@@ -135,9 +130,8 @@ class Observer:
             into, out = seen.elements.get(seen.producers.get(name, ""), (1, 1))
             ratios[name] = into / out
         positions = {name: min(call["positions"] for call in calls) for name, calls in seen.moments.items()}
-        flat = frozenset(name for name, curve in observation.curves.items() if curve.flat)
         silent = tuple(name for name in self.norms if name not in seen.moments)
-        return Survey(positions, flat, ratios, dict(self._watch.found), silent), observation
+        return Survey(positions, ratios, dict(self._watch.found), silent), observation
 
     def observe(self, groups: Mapping[str, int] | None) -> Observation:
         """One forward and one backward pass with these numbers of groups; layers not named stay as they are.
