@@ -67,6 +67,13 @@ class ImageLayerNorm2d(nn.LayerNorm):
     """Named like a channel norm, but over C, H and W."""
 
 
+class NodeInstanceNorm(nn.InstanceNorm1d):
+    """As in torch_geometric: normalizes each channel of (nodes, C) over the nodes."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return nn.functional.instance_norm(input.t().unsqueeze(0)).squeeze(0).t()
+
+
 class BackwardsLayerNorm2d(nn.LayerNorm):
     """Named like a channel norm, but for tensors of shape (N, H, W, C)."""
 
@@ -128,6 +135,7 @@ UNKNOWN = {
     "RMS norm": (tl.RmsNorm2d(8), "way of its own"),
     "EvoNorm": (tl.EvoNorm2dS0(8), "way of its own"),
     "filter response norm": (tl.FilterResponseNormTlu2d(8), "way of its own"),
+    "samples as positions": (NodeInstanceNorm(8), "does not take one tensor"),
     "channels last under a misleading name": (BackwardsLayerNorm2d(8), "does not take one tensor"),
 }
 

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.zoo.axes import ranks  # noqa: E402
 from benchmarks.zoo.cases import Case, find  # noqa: E402
 from benchmarks.zoo.depths import Depths, depths  # noqa: E402
 from benchmarks.zoo.examine import examine  # noqa: E402
-from benchmarks.zoo.report import ranks, write  # noqa: E402
+from benchmarks.zoo.report import write  # noqa: E402
 from benchmarks.zoo.runner import load, run  # noqa: E402
+from benchmarks.zoo.uniform import UNIFORM, examine_uniform  # noqa: E402
 
 SAMPLE = {
     "torchvision:resnet18": "residual",
@@ -88,6 +90,14 @@ def test_a_broken_network_is_a_miss_with_its_cause() -> None:
     assert record["alone"] == "ValueError: no forward today"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_one_number_for_all_layers_is_measured_as_the_plan_is() -> None:
+    trends = examine_uniform(find("torchvision:resnet18"))["trend"]
+    record = examine(find("torchvision:resnet18"))["trend"]
+    assert list(trends) == list(UNIFORM)
+    assert {s: trends[s] for s in set(trends) & set(record)} == {s: record[s] for s in set(trends) & set(record)}
+
+
 def test_a_network_over_its_limit_is_a_miss_and_the_run_goes_on(tmp_path: Path) -> None:
     results = tmp_path / "zoo.jsonl"
     results.write_text('{"library": "torchvision", "model": "torn')
@@ -103,7 +113,8 @@ def test_ranks_of_ties_are_means() -> None:
 
 def test_the_report_is_written_from_the_records(tmp_path: Path) -> None:
     records = [json.loads(line) for line in (ROOT / "results" / "zoo.jsonl").read_text().splitlines()[:40]]
-    write(records, tmp_path / "zoo.md")
+    measured = load(ROOT / "results" / "zoo-uniform.jsonl")
+    write(records, measured, tmp_path / "zoo.md")
     text = (tmp_path / "zoo.md").read_text()
     assert all(f"{r['library']}:{r['model']}" in text for r in records)
     assert f"| all |  | {len(records)} |" in text

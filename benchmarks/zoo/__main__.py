@@ -14,6 +14,7 @@ from .runner import load, run
 app = App(name="python -m benchmarks.zoo", help=usage)
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "results" / "zoo.jsonl"
+UNIFORM = ROOT / "results" / "zoo-uniform.jsonl"
 DOCUMENT = ROOT / "docs" / "zoo.md"
 
 
@@ -41,6 +42,23 @@ def run_zoo(
     run([key for key in keys(only) if key not in done], results, jobs, seconds, gib)
 
 
+@app.command(name="uniform")
+def run_uniform(*, jobs: int = 1, seconds: float = 120, gib: float = 12, results: Path = UNIFORM) -> None:
+    """Measure one number for all layers in the classifiers of the results whose trend the groups move.
+
+    Args:
+        jobs: networks at a time, one thread each.
+        seconds: limit per network, in processor time.
+        gib: memory limit per network.
+        results: where the lines go.
+    """
+    from .uniform import concerned, examine_uniform
+
+    done = {f"{r['library']}:{r['model']}" for r in load(results) if r["outcome"] == "ok"}
+    concern = [f"{r['library']}:{r['model']}" for r in load(RESULTS) if concerned(r)]
+    run([key for key in concern if key not in done], results, jobs, seconds, gib, examine_uniform)
+
+
 @app.command
 def names(*, only: str = "*") -> None:
     """Print the networks, one a line."""
@@ -48,11 +66,11 @@ def names(*, only: str = "*") -> None:
 
 
 @app.command
-def render(*, results: Path = RESULTS, document: Path = DOCUMENT) -> None:
+def render(*, results: Path = RESULTS, uniform: Path = UNIFORM, document: Path = DOCUMENT) -> None:
     """Write the report from the results."""
     from .report import write
 
-    write(load(results), document)
+    write(load(results), load(uniform), document)
 
 
 @app.command

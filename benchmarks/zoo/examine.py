@@ -64,7 +64,7 @@ def examine(case: Case, enter: Enter = lambda stage: None) -> dict[str, Any]:
 
 def _examine(case: Case, record: dict[str, Any], stage: Enter) -> None:
     stage("build")
-    model, inputs = _build(case)
+    model, inputs = build(case)
     record |= _facts(model)
     record["input"] = describe(inputs)[:200]
     stage("plan")
@@ -88,7 +88,8 @@ def _examine(case: Case, record: dict[str, Any], stage: Enter) -> None:
     record["outcome"] = "ok"
 
 
-def _build(case: Case) -> tuple[nn.Module, Any]:
+def build(case: Case) -> tuple[nn.Module, Any]:
+    """The network in training mode and its inputs, the same each time."""
     torch.manual_seed(0)
     random.seed(0)
     model, inputs = case.build()
@@ -215,7 +216,7 @@ def _loss_of_detached(case: Case, output: Any) -> Tensor:
 def _runs_alone(case: Case) -> str:
     """Whether the network itself, as built, makes a training step on these inputs: whose fault is it?"""
     try:
-        model, inputs = _build(case)
+        model, inputs = build(case)
         _loss(case)(call_model(model, inputs)).backward()
     except Exception as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -18,7 +18,10 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .cases import find
+from .cases import Case, find
+from .examine import Enter, examine
+
+Examination = Callable[[Case, Enter], dict[str, Any]]
 
 PRELOAD = ("torch", "idealgroups.cli", "benchmarks.zoo.examine")
 """Imported once; every process is a fork of that one, before it has run anything."""
@@ -46,8 +49,8 @@ def load(results: Path) -> list[dict[str, Any]]:
     return list(latest.values())
 
 
-def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: float) -> None:
-    """Examine every network of ``keys`` and append a record of each to ``results``.
+def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: float, what: Examination = examine) -> None:
+    """Do ``what`` with every network of ``keys`` and append a record of each to ``results``.
 
     ``seconds``: of processor time, so that other work on the machine does not count; ten times that on the clock.
     """
@@ -64,7 +67,7 @@ def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: floa
         task = bar.add_task("zoo", total=len(todo))
         while todo or active:
             while todo and len(active) < jobs:
-                active.append(_start(context, todo.pop(), seconds))
+                active.append(_start(context, todo.pop(), seconds, what))
             bar.update(task, description=", ".join(f"{r.key} {r.stage}" for r in active)[:60])
             time.sleep(0.1)
             for running in list(active):
@@ -92,15 +95,15 @@ def _commit() -> str:
     return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
 
 
-def _start(context: Any, key: str, seconds: float) -> Running:
+def _start(context: Any, key: str, seconds: float, what: Examination) -> Running:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(key, theirs, seconds), daemon=True)
+    process = context.Process(target=_child, args=(key, theirs, seconds, what), daemon=True)
     process.start()
     theirs.close()
     return Running(key, process, ours, time.monotonic())
 
 
-def _child(key: str, messages: Connection, seconds: float) -> None:
+def _child(key: str, messages: Connection, seconds: float, what: Examination) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
     null = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
@@ -109,11 +112,9 @@ def _child(key: str, messages: Connection, seconds: float) -> None:
 
     import torch
 
-    from .examine import examine
-
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    messages.send(examine(find(key), messages.send))
+    messages.send(what(find(key), messages.send))
 
 
 def _watch(running: Running, seconds: float, gib: float) -> dict[str, Any] | None:

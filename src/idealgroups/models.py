@@ -182,9 +182,9 @@ def _build(name: str, factory: Callable[[], Any], inputs: list[Any] | None = Non
     try:
         model = factory()
     except Exception as error:
-        raise IdealGroupsError(
-            f"building {name} raised {type(error).__name__}: {error}; a factory takes no arguments."
-        ) from error
+        hint = {TypeError: "a factory is called without arguments", ModuleNotFoundError: "install it first"}
+        then = f"; {hint[type(error)]}." if type(error) in hint else "."
+        raise IdealGroupsError(f"building {name} raised {type(error).__name__}: {error}{then}") from error
     if inputs is not None and isinstance(model, tuple) and len(model) == 2:
         inputs.append(model[1])
         model = model[0]

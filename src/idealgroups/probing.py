@@ -29,8 +29,10 @@ def surprise(module: nn.Module, norm: Norm) -> str | None:
     except Exception as error:  # whatever a user's __deepcopy__ or an exotic tensor raises
         return f"{norm.kind} has a forward of its own, which cannot be tried ({type(error).__name__}: {error})"
     failure = ""
-    # On (N, C) alone, layer norm over channels cannot be told from layer norm over the last dimension.
-    for shape in _SPATIAL_SHAPES[:-1] if isinstance(module, nn.LayerNorm) else _SPATIAL_SHAPES:
+    # On (N, C) alone, layer norm over channels cannot be told from layer norm over the last dimension, and an instance
+    # norm, which has nothing to normalize there, may take the samples for its positions (torch_geometric).
+    positions_only = isinstance(module, nn.LayerNorm | nn.modules.instancenorm._InstanceNorm)
+    for shape in _SPATIAL_SHAPES[:-1] if positions_only else _SPATIAL_SHAPES:
         size = torch.Size((3, norm.num_channels, *shape))
         x = torch.sin(torch.arange(size.numel(), dtype=torch.float32)).reshape(size)
         try:
