@@ -19,6 +19,9 @@ LEAST_LAYERS = 5
 LEVER = 0.5
 """Between one group and one channel per group the trend must move by this much for the number of groups to matter."""
 
+ISOMETRIC = ISOMETRY_TOLERANCE + 0.05
+"""The goal for a plan's absolute trend: the least δ, and what rounding to divisors may add."""
+
 TIE = 0.01
 WITHIN = ISOMETRY_TOLERANCE + TIE
 

@@ -15,6 +15,7 @@ from .axes import axis, weights
 from .cases import LIBRARIES
 from .examine import STRATEGIES
 from .records import (
+    ISOMETRIC,
     KINDS,
     LEAST_LAYERS,
     LEVER,
@@ -110,7 +111,7 @@ def trends(records: list[Record]) -> str:
                     strategy,
                     f"{median(values):.2f}" if values else "–",
                     f"{np.quantile(values, 0.9):.2f}" if values else "–",
-                    percent(value <= ISOMETRY_TOLERANCE + 0.05 for value in values),
+                    percent(value <= ISOMETRIC for value in values),
                     percent(strategy in best(r, STRATEGIES) for r in chosen),
                     "" if strategy == "hybrid" else percent(strategy in best(r, PLAIN) for r in chosen),
                     "" if strategy == "hybrid" else percent(strategy in best(r, PLAIN, WITHIN) for r in chosen),

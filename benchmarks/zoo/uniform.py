@@ -14,7 +14,7 @@ from idealgroups.network import Network
 
 from .cases import Case
 from .examine import Enter, build
-from .records import LEAST_LAYERS, LEVER, Record, depthwise, lever, sees_positions
+from .records import ISOMETRIC, LEAST_LAYERS, LEVER, Record, depthwise, lever, sees_positions
 from .text import number, percent, table
 
 SIZES = (2, 4, 8, 16, 32, 64)
@@ -25,9 +25,6 @@ KINDS: dict[str, Callable[[Record], bool]] = {
     "a quarter or more depthwise": lambda r: not sees_positions(r) and depthwise(r),
     "dense": sees_positions,
 }
-WITHIN_NOISE = 0.35
-"""0.3, the goal for a plan's trend, and 0.05 for rounding."""
-
 CHANNELS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
@@ -72,7 +69,7 @@ def uniform(records: list[Record], measured: list[Record]) -> str:
             (
                 name,
                 *(number(median(v)) if v else "–" for v in values),
-                *(percent(x <= WITHIN_NOISE for x in v) for v in values),
+                *(percent(x <= ISOMETRIC for x in v) for v in values),
             )
         )
     head = (
