@@ -248,7 +248,7 @@ def test_a_plan_never_erases_what_is_constant_over_positions() -> None:
         (lambda: ig.plan(zoo.plain(), torch.randn(2, 4, 8, 8)), "the model raised RuntimeError"),
         (lambda: ig.plan(zoo.plain().to("meta"), torch.randn(2, 3, 8, 8)), "meta device"),
         (lambda: ig.plan("resnet50", torch.randn(2, 4, 8, 8)), "torch.nn.Module"),
-        (lambda: ig.measure(zoo.plain(), torch.randn(2, 3, 8, 8), plan="plan.json"), "takes a Plan, not a str"),
+        (lambda: ig.measure(zoo.plain(), torch.randn(2, 3, 8, 8), plan="plan.json"), "a Plan is needed, not a str"),
         (
             lambda: ig.measure(
                 zoo.plain(24), torch.randn(2, 3, 8, 8), plan=ig.plan(zoo.plain(), torch.randn(2, 3, 8, 8))

@@ -90,7 +90,8 @@ class _Style:
         dtype: Any = None,
         **of_batch_norm: Any,  # momentum, track_running_stats, inplace
     ) -> nn.GroupNorm:
-        settings: dict[str, Any] = {"eps": eps or self.eps, "affine": affine, "device": device, "dtype": dtype}
+        eps = self.eps if eps is None else eps
+        settings: dict[str, Any] = {"eps": eps, "affine": affine, "device": device, "dtype": dtype}
         act_layer = act_layer or self.act_layer
         if act_layer is None and drop_layer is None:
             return nn.GroupNorm(num_groups, num_channels, **settings)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from .copying import CopyAnyTensor
+from .errors import IdealGroupsError
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
@@ -22,17 +26,25 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
 
 
 def copy_inputs(value: Any) -> Any:
-    """Inputs of our own, in float32 where they were in half precision; the model may change them in place."""
+    """Inputs of our own, in float32 where they were in half precision; the model may change them in place.
+
+    What requires a gradient does so in the copy: a checkpoint or a model of forces may need it.
+    """
     if isinstance(value, Tensor):
-        value = value.detach().clone()
-        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+        own = value.detach().clone()
+        own = own.float() if own.dtype in (torch.float16, torch.bfloat16) else own
+        return own.requires_grad_() if value.requires_grad else own
     if isinstance(value, dict):
         return {key: copy_inputs(item) for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(copy_inputs(item) for item in value))
     if isinstance(value, list | tuple):
         return type(value)(copy_inputs(item) for item in value)
-    return value
+    try:
+        with CopyAnyTensor():
+            return copy.deepcopy(value)
+    except Exception:  # what cannot be copied (a generator, a handle) is passed as it is
+        return value
 
 
 def describe(value: Any) -> str:
@@ -54,6 +66,21 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def check_seed(seed: Any) -> None:
+    """Raise unless ``seed`` is an integer that every generator takes."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise IdealGroupsError(f"seed must be an integer from 0 to 2^63 - 1, not {seed!r}.")
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed the generators whose state is put back, and no other: ``torch.manual_seed`` seeds every device there is."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        accelerator = torch.get_device_module(device)
+        with accelerator.device(device) if hasattr(accelerator, "device") else nullcontext():
+            accelerator.manual_seed(seed)
+
+
 @contextmanager
 def sandbox(seed: int, device: torch.device) -> Iterator[None]:
     """Gradients on, autocast off, random numbers from ``seed``; every random state is put back."""
@@ -65,7 +92,7 @@ def sandbox(seed: int, device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         for kind in {"cpu", device.type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        torch.manual_seed(seed)
+        _seed(seed, device)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:

@@ -62,6 +62,8 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
     Warns:
         UserWarning: the model has layers that the plan says nothing about.
     """
+    if not isinstance(plan, Plan):
+        raise IdealGroupsError(f"a Plan is needed, not a {type(plan).__name__}; make one with idealgroups.plan.")
     modules = dict(model.named_modules(remove_duplicate=False))
     normalizing = {name: why for name, module in model.named_modules() if (why := _normalizes(module)) is not None}
     patterns.check({*normalizing, *plan.num_groups})

@@ -33,7 +33,7 @@ def synthetic(shape: tuple[int, ...], data: Data = "pink", seed: int = 0) -> Ten
         raise IdealGroupsError(f"an input needs a batch and at least one more dimension, all positive; got {shape}.")
     generator = torch.Generator().manual_seed(seed)
     if data == "noise" or len(shape) == 2:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, device="cpu")
     if data != "pink":
         raise IdealGroupsError(f"there is no data {data!r}; choose pink or noise.")
     texture = _one_over_f(_correlated(shape, generator))
@@ -43,8 +43,8 @@ def synthetic(shape: tuple[int, ...], data: Data = "pink", seed: int = 0) -> Ten
 
 
 def _correlated(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    own = torch.randn(shape, generator=generator)
-    shared = torch.randn((shape[0], 1, *shape[2:]), generator=generator)
+    own = torch.randn(shape, generator=generator, device="cpu")
+    shared = torch.randn((shape[0], 1, *shape[2:]), generator=generator, device="cpu")
     mixed: Tensor = own * (1 - CHANNEL_CORRELATION) ** 0.5 + shared * CHANNEL_CORRELATION**0.5
     return mixed
 
@@ -53,9 +53,9 @@ def _one_over_f(white: Tensor) -> Tensor:
     """White noise (N, C, …) filtered to amplitude 1/f, zero mean, unit variance."""
     sizes = white.shape[2:]
     axes = tuple(range(2, white.ndim))
-    square = torch.zeros(sizes)
+    square = torch.zeros(sizes, device="cpu")
     for axis, size in enumerate(sizes):
-        frequency = torch.fft.fftfreq(size) ** 2
+        frequency = torch.fft.fftfreq(size, device="cpu") ** 2
         square = square + frequency.reshape([-1 if a == axis else 1 for a in range(len(sizes))])
     amplitude = square.clamp_min(1e-12).rsqrt()
     amplitude.view(-1)[0] = 0

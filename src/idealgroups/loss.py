@@ -31,12 +31,14 @@ def random_projection(seed: int) -> Loss:
         generator = torch.Generator().manual_seed(seed)
         total: Tensor | None = None
         for tensor in tensors(output):
+            if tensor.is_complex():
+                tensor = torch.view_as_real(tensor)
             if not tensor.is_floating_point() or not tensor.requires_grad or tensor.numel() == 0:
                 continue
             if tensor.ndim == 0:
                 part = tensor
             else:
-                r = torch.randn(tensor.shape, generator=generator).to(tensor)
+                r = torch.randn(tensor.shape, generator=generator, device="cpu").to(tensor)
                 part = (tensor * r).sum() / tensor.numel() ** 0.5
             total = part if total is None else total + part
         if total is None:
@@ -50,7 +52,7 @@ def random_projection(seed: int) -> Loss:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor inside tuples, lists, dicts and dataclasses, in order.
+    """Every tensor inside tuples, lists, dicts, dataclasses and the attributes of other objects, in order.
 
     >>> [t.item() for t in tensors({"a": torch.tensor(1), "b": (torch.tensor(2), None)})]
     [1, 2]
@@ -68,5 +70,5 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(getattr(value, field.name))
     elif hasattr(value, "__dict__") and not isinstance(value, type):
         for item in vars(value).values():
-            if isinstance(item, Tensor):
-                yield item
+            if isinstance(item, Tensor | Mapping | list | tuple):  # not objects: they may refer to one another
+                yield from tensors(item)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from .calling import describe
-from .errors import IdealGroupsError
 from .fitting import Patterns, fit
 from .loss import Loss
 from .observe import Observer, WeightGradient
@@ -65,11 +65,9 @@ def measure(
     """
     groups = None
     if plan is not None:
-        if not isinstance(plan, Plan):
-            raise IdealGroupsError(f"plan= takes a Plan, not a {type(plan).__name__}; make one with idealgroups.plan.")
         groups = fit(plan, model, Patterns()).groups
-    with steps(progress, "measuring"):
-        seen = Observer(model, example_inputs, loss, seed).observe(groups)
+    with steps(progress, "measuring"), closing(Observer(model, example_inputs, loss, seed)) as observer:
+        seen = observer.observe(groups)
     return Measurement(
         model=name or type(model).__name__,
         input=describe(example_inputs),

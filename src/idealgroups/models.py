@@ -215,5 +215,5 @@ def _unknown(spec: str, name: str, names: Sequence[str], prefix: str) -> IdealGr
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device
         yield

@@ -12,6 +12,7 @@ from torch import nn
 
 from .calling import describe
 from .errors import IdealGroupsError
+from .fitting import Patterns
 from .loss import Loss
 from .norms import why_not
 from .observe import Observation, Observer, Survey
@@ -73,24 +74,43 @@ class _Choice:
 
 
 class Network:
-    """A model surveyed once, for which several plans can be made. ``before``: what was measured on it as it is."""
+    """A model surveyed once, for which several plans can be made. ``before``: what was measured on it as it is.
 
-    def __init__(self, model: nn.Module, example_inputs: Any, *, loss: Loss | None = None, seed: int = 0) -> None:
+    ``patterns``: which layers are planned; the others stay as they are while these are measured.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        *,
+        loss: Loss | None = None,
+        seed: int = 0,
+        patterns: Patterns = Patterns(),  # noqa: B008 — frozen
+    ) -> None:
         started = time.perf_counter()
         self._observer = Observer(model, example_inputs, loss, seed)
         self._seed = seed
         self._input = describe(example_inputs)
         if not self._observer.norms:
             self._refuse_without_norms(model)
+        patterns.check(self._observer.norms)
         survey, self.before = self._observer.survey()
-        self._facts = _facts(self._observer, survey)
-        if not self._facts:
+        facts = _facts(self._observer, survey)
+        self._facts = tuple(one for one in facts if patterns.why_not(one.name) is None)
+        if facts and not self._facts:
+            raise IdealGroupsError("include= and exclude= leave no normalization layer to plan; change the patterns.")
+        if not facts:
             raise IdealGroupsError(
                 f"none of the {len(self._observer.norms)} normalization layers of {type(model).__name__} ran on these "
                 "inputs; give example inputs that reach them."
             )
         self._missed = _not_understood(self._observer, survey)
         self._survey_seconds = time.perf_counter() - started
+
+    def close(self) -> None:
+        """Free the memory of the copy at once; no plan can be made any more."""
+        self._observer.close()
 
     def plan(
         self,
@@ -144,6 +164,7 @@ class Network:
         ideals = {
             name: ideal_groups(curve, budget_of(name, point.budget), target.least(curve.flat))
             for name, curve in point.curves.items()
+            if name in ratios
         }
         notes = {f.name: safe_groups(f.num_channels, f.positions, point.groups[f.name])[1] for f in self._facts}
         return _Choice(point.groups, ideals, notes, point.measured, solution)

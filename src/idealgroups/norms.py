@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .copying import is_lazy
 from .probing import surprise
 
 _CHANNEL_LAYER_NORM = re.compile(r"LayerNorm\w*[123]d")
@@ -70,23 +71,17 @@ def why_not(module: nn.Module) -> str | None:
     norm = _by_class(module)
     if norm is not None:
         return _objection(module, norm)
-    if is_token_layer_norm(module) or any(recognise(child) is not None for child in module.children()):
-        return None
     name = type(module).__name__
-    if _ODD_NORMS.search(name):
-        return f"{name} normalizes in a way of its own, which no group norm stands for"
-    return None
+    if is_token_layer_norm(module) or not _ODD_NORMS.search(name):
+        return None
+    if any(recognise(part) is not None for part in module.modules()):
+        return None  # a block that is named after the norm in it
+    return f"{name} normalizes in a way of its own, which no group norm stands for"
 
 
 def is_token_layer_norm(module: nn.Module) -> bool:
     """LayerNorm over the last dimensions (transformers): not over channels of (N, C, …), so it is left alone."""
     return isinstance(module, nn.LayerNorm) and not _is_channel_layer_norm(module)
-
-
-def is_lazy(module: nn.Module) -> bool:
-    """An uninitialised lazy module, whose number of channels is not known yet."""
-    has_uninitialized = getattr(module, "has_uninitialized_params", None)
-    return bool(callable(has_uninitialized) and has_uninitialized())
 
 
 def _by_class(module: nn.Module) -> Norm | None:

@@ -7,7 +7,7 @@ moments; nothing is replaced, so models that inspect their layers still find the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +15,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
-from .calling import call_model, copy_inputs, describe, one_line, sandbox
+from .calling import call_model, check_seed, copy_inputs, describe, one_line, sandbox
 from .curves import Curves, Moments, curves
 from .errors import IdealGroupsError
 from .functional import FunctionalWatch
 from .loss import Loss, random_projection
 from .norms import Norm, recognise
 from .scratch import Scratch, scratch_copy
+from .snapshot import Snapshot
 from .theory import Floats, spread, trend, trend_error
 
 CANCELLATION = 1e-2
@@ -93,8 +97,11 @@ class Observer:
     """A scratch copy of ``model`` with its inputs and loss, ready to be observed with any numbers of groups."""
 
     def __init__(self, model: nn.Module, example_inputs: Any, loss: Loss | None = None, seed: int = 0) -> None:
-        self._scratch: Scratch = scratch_copy(model, seed)
-        self._inputs = copy_inputs(example_inputs)
+        check_seed(seed)
+        with torch.inference_mode(False):  # outside of it, tensors of inference mode become ordinary ones
+            self._scratch: Scratch = scratch_copy(model, seed)
+            self._inputs = copy_inputs(example_inputs)
+        self._originals = {id(module): module for module in model.modules()}
         self._loss = loss or random_projection(seed)
         self._seed = seed
         self._device = next((p.device for p in self._scratch.model.parameters()), torch.device("cpu"))
@@ -108,7 +115,16 @@ class Observer:
                 self.norms[name] = norm
                 self._modules[name] = module
                 module.forward = self._probe(name, module, norm, module.forward)
-        self._watch_weights()
+        self._hooks = self._watch_weights()
+        self._snapshot = Snapshot(self._scratch.model)
+
+    def close(self) -> None:
+        """Undo the references between the copy and what watches it, so that its memory is free at once."""
+        for module in self._modules.values():
+            vars(module).pop("forward", None)
+        for hook in self._hooks:
+            hook.remove()
+        del self._snapshot
 
     @property
     def model(self) -> nn.Module:
@@ -139,19 +155,36 @@ class Observer:
         Raises:
             IdealGroupsError: the model or loss raised, or a gradient is not finite.
         """
-        self._now = _Pass(groups)
         with sandbox(self._seed, self._device), self._watch:
-            self._run()
+            self._backward(groups)
         return Observation(self._curves(), *self._gradients())
 
-    def _run(self) -> None:
+    def _backward(self, groups: Mapping[str, int] | None) -> None:
+        loss = self._loss_of_pass(groups)
+        if any("CheckpointFunction" in node.name() for node in _nodes(loss)):
+            self._backward_to_all(loss)  # a reentrant checkpoint does not work with backward(inputs=)
+        else:
+            self._backward_to_weights(loss)
+
+    def _loss_of_pass(self, groups: Mapping[str, int] | None) -> Tensor:
+        self._now = _Pass(groups)
+        self._snapshot.restore()
+        inputs = copy_inputs(self._inputs)
+        guard = register_module_forward_pre_hook(self._refuse_original)
         try:
-            output = call_model(self.model, self._inputs)
+            output = call_model(self.model, inputs)
+        except IdealGroupsError:
+            raise
         except Exception as error:
+            how = "a tensor, a tuple or a dict"
+            if isinstance(inputs, dict) and isinstance(error, TypeError):
+                how = "a dict is passed as keywords; a model that takes one dict needs it in a tuple, (inputs,)"
             raise IdealGroupsError(
                 f"the model raised {type(error).__name__}: {one_line(error)} — on inputs {describe(self._inputs)}; "
-                "give example inputs as the model takes them (a tensor, a tuple or a dict)."
+                f"give example inputs as the model takes them ({how})."
             ) from error
+        finally:
+            guard.remove()
         try:
             loss = self._loss(output)
         except IdealGroupsError:
@@ -166,10 +199,41 @@ class Observer:
             raise IdealGroupsError(
                 "the loss is not finite; check the model's initialisation and the range of the inputs."
             )
+        return loss
+
+    def _refuse_original(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if id(module) in self._originals:
+            raise IdealGroupsError(
+                f"the model calls a {type(module).__name__} of its own in a way that its copy cannot follow (through a "
+                "function or an object that refers to it), so planning would run the original; make it a submodule."
+            )
+
+    def _backward_to_weights(self, loss: Tensor) -> None:
+        """Gradients for the copy's weights and for nothing else."""
+        wanted = [weight.parameter for weight in self._scratch.weights if weight.parameter.requires_grad]
+        if not wanted:
+            raise IdealGroupsError(
+                "the model has no weight layers: parameters of two or more dimensions named weight, kernel or w."
+            )
+        try:
+            loss.backward(inputs=wanted)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            raise IdealGroupsError(f"the backward pass raised: {one_line(error)}.") from error
+
+    def _backward_to_all(self, loss: Tensor) -> None:
+        """Gradients for every leaf; those of leaves that are not ours are put back."""
+        ours = {id(parameter) for parameter in self.model.parameters()}
+        leaves = [leaf for node in _nodes(loss) if isinstance(leaf := getattr(node, "variable", None), Tensor)]
+        foreign = [(leaf, leaf.grad) for leaf in leaves if id(leaf) not in ours]
+        for leaf, _ in foreign:
+            leaf.grad = None
         try:
             loss.backward()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
+        except Exception as error:
             raise IdealGroupsError(f"the backward pass raised: {one_line(error)}.") from error
+        finally:
+            for leaf, gradient in foreign:
+                leaf.grad = gradient
 
     def _curves(self) -> dict[str, Curves]:
         return {name: curves([_as_moments(call) for call in calls]) for name, calls in self._now.moments.items()}
@@ -177,8 +241,7 @@ class Observer:
     def _gradients(self) -> tuple[tuple[WeightGradient, ...], tuple[str, ...]]:
         order = self._now.order
         found, silent = [], []
-        for weight in self._scratch.weights:
-            gradient, weight.parameter.grad = weight.parameter.grad, None
+        for weight, gradient in zip(self._scratch.weights, self._gradients_of_weights(), strict=True):
             size = float(torch.linalg.vector_norm(weight.parameter.detach(), dtype=torch.float64))
             relative = 0.0
             if gradient is not None and size > 0:
@@ -199,9 +262,20 @@ class Observer:
         found.sort(key=lambda item: item[0])
         return tuple(gradient for _, gradient in found), tuple(silent)
 
+    def _gradients_of_weights(self) -> list[Tensor | None]:
+        """Take the gradients off the copy's parameters."""
+        gradients = [weight.parameter.grad for weight in self._scratch.weights]
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        return gradients
+
     def _probe(self, name: str, module: nn.Module, norm: Norm, original: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
             now = self._now
+            x: Tensor = args[0] if args else next(iter(kwargs.values()))
+            if x.numel() == 0:  # no proposals: nothing to normalize
+                _as_trained(module, x)
+                return original(*args, **kwargs)
             channels = norm.num_channels
             if x.ndim < 2 or x.shape[1] != channels:
                 raise IdealGroupsError(
@@ -215,8 +289,11 @@ class Observer:
             elif name not in now.producers:
                 now.waiting.append(name)
             if now.groups is None or name not in now.groups:
-                _as_trained(module, x)
-                y = original(x, *args, **kwargs)
+                trained = _as_trained(module, x)
+                if trained and isinstance(module, nn.SyncBatchNorm):  # here is no process to wait for
+                    y = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+                    return norm.finish(module, y)
+                y = original(*args, **kwargs)
             else:
                 weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
                 flat = [None if v is None else v.reshape(-1).to(x.dtype) for v in (weight, bias)]
@@ -228,14 +305,16 @@ class Observer:
 
         return forward
 
-    def _watch_weights(self) -> None:
+    def _watch_weights(self) -> list[RemovableHandle]:
+        hooks = []
         names = defaultdict(list)
         for weight in self._scratch.weights:
             names[weight.owner].append(weight.name)
         for owner, module in self.model.named_modules(remove_duplicate=True):
-            module.register_forward_pre_hook(self._enter(owner))
+            hooks.append(module.register_forward_pre_hook(self._enter(owner)))
             if owner in names:
-                module.register_forward_hook(self._leave(owner))
+                hooks.append(module.register_forward_hook(self._leave(owner)))
+        return hooks
 
     def _enter(self, owner: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -295,7 +374,19 @@ def _as_moments(call: Mapping[str, Any]) -> Moments:
     return Moments(**arrays)
 
 
-def _as_trained(module: nn.Module, x: Tensor) -> None:
+def _as_trained(module: nn.Module, x: Tensor) -> bool:
     """Batch norm acts as in training, except where one value a channel leaves nothing to normalize."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         module.training = x.numel() > x.shape[1]
+    return module.training
+
+
+def _nodes(loss: Tensor) -> Iterator[Node]:
+    """The nodes of the graph behind ``loss``."""
+    seen, nodes = set(), [loss.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            nodes.extend(function for function, _ in node.next_functions)

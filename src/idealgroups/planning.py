@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 
 from torch import nn
 
+from .fitting import Patterns
 from .loss import Loss
 from .network import MAX_PASSES, Network
 from .plans import Plan
@@ -46,9 +48,24 @@ def plan(
     >>> plan(net, torch.randn(4, 3, 8, 8), strategy="fixed-32").num_groups
     {'1': 16}
     """
+    return _plan(model, example_inputs, strategy, loss, seed, name, progress, Patterns())
+
+
+def _plan(
+    model: nn.Module,
+    example_inputs: Any,
+    strategy: str,
+    loss: Loss | None,
+    seed: int,
+    name: str | None,
+    progress: bool | None,
+    patterns: Patterns,
+) -> Plan:
     check_strategy(strategy)
-    with steps(progress, "planning", total=MAX_PASSES) as advance:
-        network = Network(model, example_inputs, loss=loss, seed=seed)
+    with (
+        steps(progress, "planning", total=MAX_PASSES) as advance,
+        closing(Network(model, example_inputs, loss=loss, seed=seed, patterns=patterns)) as network,
+    ):
         advance()
         return network.plan(strategy, name=name or type(model).__name__, advance=advance)
 
@@ -67,8 +84,10 @@ def compare(
     for strategy in strategies:
         check_strategy(strategy)
     total = sum(MAX_PASSES if strategy in SOLVED else 1 for strategy in strategies)
-    with steps(progress, "comparing", total=total) as advance:
-        network = Network(model, example_inputs, loss=loss, seed=seed)
+    with (
+        steps(progress, "comparing", total=total) as advance,
+        closing(Network(model, example_inputs, loss=loss, seed=seed)) as network,
+    ):
         return tuple(network.plan(s, name=name or type(model).__name__, advance=advance) for s in strategies)
 
 
@@ -87,7 +106,7 @@ def convert(
     """Plan and apply in one step: BatchNorm and its like become GroupNorm, each with its ideal number of groups.
 
     Arguments as in :func:`plan` and :func:`idealgroups.apply`. Returns the converted model (a copy unless ``inplace``)
-    and the plan.
+    and the plan, which is for the layers that ``include`` and ``exclude`` leave, with all others as they are.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
@@ -95,6 +114,6 @@ def convert(
     >>> type(net[1]).__name__, net[1].num_groups == made.num_groups["1"]
     ('GroupNorm', True)
     """
-    made = plan(model, example_inputs, strategy=strategy, loss=loss, seed=seed, progress=progress)
+    made = _plan(model, example_inputs, strategy, loss, seed, None, progress, Patterns(include, exclude))
     done = replace_norms(made, model, inplace=inplace, include=include, exclude=exclude)
     return done.model, made

@@ -20,7 +20,9 @@ from .norms import recognise
 SMALL_SCALE = 0.1
 """A scale that starts at or below this in every channel is a residual branch switched off at initialisation."""
 
+_HALF = (torch.float16, torch.bfloat16)
 _DROP = re.compile(r"drop|stochasticdepth", re.IGNORECASE)
+_WEIGHT_NAME = re.compile(r"weight|kernel|filter|^[wW]\d*$")
 _SCALE_NAME = re.compile(r"gamma|scale|alpha|gain|lambda|resweight|weight", re.IGNORECASE)
 _NOT_A_SCALE = re.compile(r"bias|token|embed|position|table|temperature|logit|mean|std", re.IGNORECASE)
 
@@ -54,11 +56,14 @@ def scratch_copy(model: nn.Module, seed: int) -> Scratch:
         raise IdealGroupsError("the model is on the meta device, without values; build it on a real device to plan it.")
     copy = copy_model(model)
     for tensor in (*copy.parameters(), *copy.buffers()):
-        if tensor.dtype in (torch.float16, torch.bfloat16):
+        if tensor.dtype in _HALF:
             tensor.data = tensor.data.float()
     for module in copy.modules():
-        if _DROP.search(type(module).__name__):
+        if _DROP.search(type(module).__name__) and not any(module.children()):
             module.training = False
+        for key, value in list(vars(module).items()):
+            if isinstance(value, torch.dtype) and value in _HALF:  # models that cast by a dtype of their own
+                setattr(module, key, torch.float32)
     weights = find_weights(copy)
     woken = _wake(copy, weights, seed)
     trained = {id(weight.parameter) for weight in weights}
@@ -71,6 +76,8 @@ def scratch_copy(model: nn.Module, seed: int) -> Scratch:
 def find_weights(model: nn.Module) -> tuple[Weight, ...]:
     """Every weight of two or more dimensions, once: convolutions, linear, recurrent and attention layers.
 
+    Known by the parameter's name: ``weight`` in it, or ``kernel``, ``filters`` and ``w``, as people name their own.
+
     >>> [w.name for w in find_weights(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)))]
     ['0.weight', '2.weight']
     """
@@ -78,14 +85,15 @@ def find_weights(model: nn.Module) -> tuple[Weight, ...]:
     for owner, module in model.named_modules(remove_duplicate=True):
         if isinstance(module, nn.Embedding | nn.EmbeddingBag | nn.LayerNorm) or recognise(module) is not None:
             continue
-        direct = {name: p for name, p in module.named_parameters(recurse=False) if "weight" in name and p.ndim >= 2}
+        own = module.named_parameters(recurse=False)
+        direct = {name: p for name, p in own if _WEIGHT_NAME.search(name) and p.ndim >= 2}
         for name in [name for name in direct if name.endswith("_g") and name[:-1] + "v" in direct]:
             del direct[name]  # weight norm splits W into a direction v, which is the weight layer, and a length g
         parametrized = getattr(module, "parametrizations", None)
         if isinstance(parametrized, nn.ModuleDict):
             for tensor_name, parts in parametrized.items():
                 wide = [(f"parametrizations.{tensor_name}.{n}", p) for n, p in parts.named_parameters() if p.ndim >= 2]
-                if "weight" in tensor_name and wide:
+                if _WEIGHT_NAME.search(tensor_name) and wide:
                     name, parameter = max(wide, key=lambda item: item[1].numel())
                     direct[name] = parameter
         for name, parameter in direct.items():
@@ -117,7 +125,7 @@ def _wake(model: nn.Module, weights: tuple[Weight, ...], seed: int) -> frozenset
         elif id(parameter) in layers:
             if not parameter.any():
                 fan_in = max(parameter[0].numel(), 1)
-                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32) * (2 / fan_in) ** 0.5
+                noise = torch.randn(parameter.shape, generator=generator, device="cpu") * (2 / fan_in) ** 0.5
                 parameter.copy_(noise)
                 woken.add(name)
         elif _is_idle_scale(local, parameter):

@@ -130,7 +130,7 @@ def solve(
         observe: one forward and backward pass with given groups.
         layer_budget: (layer, ε) → that layer's own budget.
         lowest: ε at which every layer has one group.
-        one_group: {layer: 1}.
+        one_group: {layer: 1} for the layers that get groups; others may have curves too.
         target: δ and the largest ε.
     """
 
@@ -138,6 +138,7 @@ def solve(
         return {
             name: most_groups_within(curve, layer_budget(name, budget), target.least(curve.flat))
             for name, curve in curves.items()
+            if name in one_group
         }
 
     measured = observe(one_group)

@@ -45,9 +45,9 @@ _FAMILY = re.compile(r"(fixed|channels)-([1-9]\d*)")
 
 def check_strategy(name: str) -> None:
     """Raise :class:`IdealGroupsError`, with near matches, unless ``name`` is a strategy."""
-    if name in STRATEGIES or _FAMILY.fullmatch(name):
+    if name in STRATEGIES or (isinstance(name, str) and _FAMILY.fullmatch(name)):
         return
-    near = difflib.get_close_matches(name, STRATEGIES, n=1)
+    near = difflib.get_close_matches(str(name), STRATEGIES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(STRATEGIES)}."
     raise IdealGroupsError(f"there is no strategy {name!r}; {hint}")
 

@@ -139,7 +139,10 @@ def _become_group_norm(module: nn.Module, norm: Norm, groups: int, parameters: d
 def _as_parameter(tensor: Tensor | None, parameters: dict[int, nn.Parameter]) -> nn.Parameter | None:
     if tensor is None:
         return None
-    if isinstance(tensor, nn.Parameter) and tensor.ndim == 1:
+    if isinstance(tensor, nn.Parameter):
+        if tensor.ndim != 1:  # the parameter stays, for an optimizer may know it
+            tensor.data = tensor.data.reshape(-1)
+            tensor.grad = None
         return tensor
     flat = nn.Parameter(tensor.detach().reshape(-1), requires_grad=tensor.requires_grad)
     return parameters.setdefault(id(tensor), flat)

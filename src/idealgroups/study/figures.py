@@ -12,6 +12,7 @@ from .config import STRATEGIES, SWEEP, SWEEP_MEMBERS, Arm
 from .stats import bootstrap_interval
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -48,8 +49,14 @@ def network_figure(network: str, arms: Arms) -> Figure:
         draw_intervals(left, rows)
         draw_curves(right, rows)
         left.set_title(str(arm), loc="left", fontsize=10)
-    handles, labels = panels[0][1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    drawn: dict[str, Artist] = {}
+    for _, right in panels:
+        handles, labels = right.get_legend_handles_labels()
+        drawn |= dict(zip(labels, handles, strict=True))
+    shown = [name for name in CURVES if name in drawn]
+    figure.legend(
+        [drawn[name] for name in shown], shown, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9
+    )
     return figure
 
 
