@@ -360,3 +360,42 @@ class Boom(torch.autograd.Function):
 def test_errors_are_one_sentence(model: nn.Module, inputs: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ig.IdealGroupsError, match=message):
         ig.plan(model, inputs, **options)
+
+
+class Fork(nn.Module):
+    """A head that only trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main, self.extra = body(), body()
+
+    def forward(self, x: Tensor, both: bool = False) -> Any:
+        return (self.main(x), self.extra(x)) if both else self.main(x)
+
+
+def test_norms_that_did_not_run_are_announced() -> None:
+    with pytest.warns(UserWarning, match=r"2 normalization layers stay .*first: extra\.1, which did not run"):
+        ig.convert(Fork(), IMAGES)
+    plan = ig.convert(Fork(), (IMAGES, True))[1]
+    assert not plan.not_understood
+    ig.convert(Fork(), IMAGES, exclude="extra.*")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ig.convert(body(), IMAGES, include=3), "3 is no pattern"),
+        (lambda: ig.convert(Around(), IMAGES, exclude="body"), r"write 'body\.\*'"),
+        (lambda: ig.Plan.load(None), "path of a plan"),
+        (lambda: ig.plan(body(), torch.zeros(4, 3, 8, 8)), "all zero"),
+    ],
+)
+def test_slips_are_one_sentence(call: Any, message: str) -> None:
+    with pytest.raises(ig.IdealGroupsError, match=message):
+        call()
+
+
+def test_a_small_slope_is_not_a_scale_to_wake() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.PReLU(init=0.05), nn.Flatten(), nn.Linear(512, 5))
+    observer = Observer(model, IMAGES)
+    assert not observer.woken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import warnings
@@ -14,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console, RenderableType
 
 from . import __version__
+from .calling import check_seed
 from .errors import IdealGroupsError
 from .inputs import Data, synthetic
 from .models import load_model, parse_shape
@@ -29,7 +31,13 @@ app = App(
 
 app.command(study_app)
 
-Model = Annotated[str, Parameter(help="torchvision:NAME, timm:NAME, FILE.py:FACTORY or package.module:FACTORY")]
+Model = Annotated[
+    str,
+    Parameter(
+        help="torchvision:NAME, timm:NAME, FILE.py:FACTORY or package.module:FACTORY. "
+        "A factory returns a model, or (model, example_inputs) for one that takes several inputs."
+    ),
+]
 Input = Annotated[
     str | None,
     Parameter(
@@ -60,6 +68,8 @@ def plan_command(
     from .planning import plan
     from .report import plan_table
 
+    if save is not None and not save.parent.is_dir():
+        raise IdealGroupsError(f"cannot write the plan to {save}: there is no folder {save.parent}; make it first.")
     network, inputs, name = _network(model, input_shape, batch, seed, data)
     made = plan(network, inputs, strategy=strategy, seed=seed, name=name)
     if save is not None:
@@ -154,10 +164,18 @@ def _network(model: str, shape: str | None, batch: int, seed: int, data: Data) -
     if batch < 1:
         raise IdealGroupsError(f"--batch {batch} is no batch; give 1 or more.")
     wanted = None if shape is None else parse_shape(shape)
-    spec = load_model(model, seed)
+    check_seed(seed)
+    with contextlib.redirect_stdout(sys.stderr):  # what a factory prints is not our output
+        spec = load_model(model, seed)
     if spec.inputs is not None and wanted is None:
         return spec.model, spec.inputs, spec.name
-    return spec.model, spec.arguments(synthetic((batch, *(wanted or spec.shape)), data, seed)), spec.name
+    try:
+        samples = synthetic((batch, *(wanted or spec.shape)), data, seed)
+    except (RuntimeError, MemoryError):
+        raise IdealGroupsError(
+            f"{batch} inputs of --input {shape} do not fit into memory; give smaller ones."
+        ) from None
+    return spec.model, spec.arguments(samples), spec.name
 
 
 def _print(*parts: RenderableType) -> None:

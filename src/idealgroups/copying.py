@@ -79,7 +79,7 @@ def copy_model(model: Model) -> Model:
         # Whatever a user's own __deepcopy__ or __reduce__ raises: the way out is the same.
         raise IdealGroupsError(
             f"cannot copy the {type(model).__name__} ({type(error).__name__}: {error}); "
-            "remove what cannot be copied from it, or convert a freshly built one with inplace=True."
+            "take what cannot be copied off the model while you plan it; apply needs no copy with inplace=True."
         ) from error
     own = {id(module) for module in model.modules()}
     shared = next((name for name, module in twin.named_modules() if id(module) in own), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -39,6 +39,10 @@ class Patterns:
         """Raise where a pattern matches none of ``names``: a slip of the pen that would go unseen."""
         names = list(names)
         for pattern in (*_listed(self.include), *_listed(self.exclude)):
+            if not isinstance(pattern, str):
+                raise IdealGroupsError(
+                    f"{pattern!r} is no pattern; give names of layers as in 'layer4.*', or a list of them."
+                )
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise IdealGroupsError(
                     f"the pattern {pattern!r} matches no normalization layer; {_near(pattern.rstrip('.*'), names)}."
@@ -93,12 +97,21 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
 def _leave(others: dict[str, str], plan: Plan, patterns: Patterns, work: Work) -> None:
     """Note why each of ``others``, layers that no site of the plan stands for, stays as it is."""
     missed = {item.name: item.why for item in plan.not_understood}
-    unknown = []
+    unknown, idle = [], []
     for name, why in others.items():
         reason = patterns.why_not(name) or missed.get(name) or why
         work.left[name] = reason or "is not in the plan"
         if not reason:
             unknown.append(name)
+        elif not why and reason == missed.get(name):
+            idle.append(name)
+    if idle:
+        warnings.warn(
+            f"{len(idle)} normalization layers stay as they are (first: {idle[0]}, which {missed[idle[0]]}); "
+            "plan with example inputs that reach them, or exclude them by name.",
+            UserWarning,
+            stacklevel=outside(),
+        )
     if unknown:
         warnings.warn(
             f"the plan does not know {len(unknown)} normalization layers of the model (first: {unknown[0]}), which are "
@@ -145,18 +158,20 @@ def _layer(site: Site, modules: dict[str, nn.Module], normalizing: dict[str, str
     return module
 
 
-def _listed(patterns: str | Sequence[str] | None) -> Sequence[str]:
+def _listed(patterns: str | Collection[str] | None) -> Collection[str]:
     if patterns is None:
         return ()
-    return (patterns,) if isinstance(patterns, str) else patterns
+    return patterns if isinstance(patterns, list | tuple | set | frozenset) else (patterns,)
 
 
-def _matches(name: str, patterns: str | Sequence[str]) -> bool:
+def _matches(name: str, patterns: str | Collection[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in _listed(patterns))
 
 
 def _near(name: str, names: Iterable[str]) -> str:
     names = [name for name in names if name]
+    if any(other.startswith(f"{name}.") for other in names):
+        return f"for all the layers in it write '{name}.*'"
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"the nearest name is {near[0]}"

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
         IdealGroupsError: not positive whole numbers joined by x.
     """
     parts = text.lower().split("x")
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
+    if not all(re.fullmatch(r"[0-9]{1,9}", part) and int(part) > 0 for part in parts):
         raise IdealGroupsError(f"--input {text!r} is no shape; write the sizes of one sample, as in 3x224x224.")
     return tuple(int(part) for part in parts)
 
@@ -204,10 +205,11 @@ def _extra(module: str, package: str) -> Any:
 
 def _unknown(spec: str, name: str, names: Sequence[str], prefix: str) -> IdealGroupsError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    others = ", ".join(names[:5]) + ", …" * (len(names) > 5)
     hint = (
         "did you mean " + " or ".join(prefix + other for other in near) + "?"
         if near
-        else f"it has {len(names)} others."
+        else f"it has {len(names)} others: {others}."
     )
     return IdealGroupsError(f"there is no model {spec}; {hint}")
 

@@ -101,6 +101,8 @@ class Observer:
         with torch.inference_mode(False):  # outside of it, tensors of inference mode become ordinary ones
             self._scratch: Scratch = scratch_copy(model, seed)
             self._inputs = copy_inputs(example_inputs)
+        if isinstance(self._inputs, Tensor) and self._inputs.is_floating_point() and not self._inputs.any():
+            raise IdealGroupsError("the example inputs are all zero, which no gradient gets past; give data or noise.")
         self._originals = {id(module): module for module in model.modules()}
         self._loss = loss or random_projection(seed)
         self._seed = seed
@@ -179,6 +181,8 @@ class Observer:
             how = "a tensor, a tuple or a dict"
             if isinstance(inputs, dict) and isinstance(error, TypeError):
                 how = "a dict is passed as keywords; a model that takes one dict needs it in a tuple, (inputs,)"
+            if isinstance(inputs, Tensor) and isinstance(error, TypeError):
+                how += "; on the command line let a factory return (model, example_inputs)"
             raise IdealGroupsError(
                 f"the model raised {type(error).__name__}: {one_line(error)} — on inputs {describe(self._inputs)}; "
                 f"give example inputs as the model takes them ({how})."

@@ -102,7 +102,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`to_json` to ``path``; the file is complete or not there."""
-        path = Path(path)
+        path = _path(path)
         partial = path.parent / (path.name + ".partial")
         try:
             partial.write_text(self.to_json() + "\n")
@@ -144,7 +144,7 @@ class Plan:
             IdealGroupsError: no such file, no JSON, or no plan.
         """
         try:
-            data = json.loads(Path(path).read_text())
+            data = json.loads(_path(path).read_text())
         except OSError as error:
             raise IdealGroupsError(f"cannot read the plan {path}: {error.strerror or error}.") from None
         except ValueError:
@@ -190,3 +190,10 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise IdealGroupsError(f"the path of a plan is a str or a Path, not {path!r}.") from None

@@ -107,6 +107,7 @@ def _wake(model: nn.Module, weights: tuple[Weight, ...], seed: int) -> frozenset
     """Switch on what was initialised to contribute nothing; return the names of those parameters."""
     woken = set()
     gammas = {}
+    slopes = {id(module.weight) for module in model.modules() if isinstance(module, nn.PReLU)}
     for module in model.modules():
         norm = recognise(module)
         gamma = getattr(module, "weight", None)
@@ -128,7 +129,7 @@ def _wake(model: nn.Module, weights: tuple[Weight, ...], seed: int) -> frozenset
                 noise = torch.randn(parameter.shape, generator=generator, device="cpu") * (2 / fan_in) ** 0.5
                 parameter.copy_(noise)
                 woken.add(name)
-        elif _is_idle_scale(local, parameter):
+        elif id(parameter) not in slopes and _is_idle_scale(local, parameter):
             parameter.fill_(1.0)
             woken.add(name)
     return frozenset(woken)
