@@ -387,6 +387,9 @@ def test_norms_that_did_not_run_are_announced() -> None:
         (lambda: ig.convert(body(), IMAGES, include=3), "3 is no pattern"),
         (lambda: ig.convert(Around(), IMAGES, exclude="body"), r"write 'body\.\*'"),
         (lambda: ig.Plan.load(None), "path of a plan"),
+        (lambda: ig.norm_layer(ig.plan(body(), IMAGES), body), "raised TypeError: .*takes norm_layer"),
+        (lambda: ig.norm_layer(ig.plan(body(), IMAGES), lambda norm_layer: 3), "returned a int"),
+        (lambda: ig.plan(body(), IMAGES.numpy()), "on inputs a ndarray;"),
         (lambda: ig.plan(body(), torch.zeros(4, 3, 8, 8)), "all zero"),
     ],
 )

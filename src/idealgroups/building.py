@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .calling import one_line
 from .errors import IdealGroupsError
 from .layers import GroupNormAct
 from .plans import Plan, Site
@@ -111,7 +112,17 @@ def _trial(plan: Plan, build: Callable[..., nn.Module], style: _Style) -> list[S
     cuda_in_use: Callable[[], bool] = torch.cuda.is_initialized  # not annotated in torch
     devices = [torch.cuda.current_device()] if cuda_in_use() else []
     with torch.random.fork_rng(devices):
-        model = build(norm_layer=record)
+        try:
+            model = build(norm_layer=record)
+        except IdealGroupsError:
+            raise
+        except Exception as error:
+            raise IdealGroupsError(
+                f"build(norm_layer=…) raised {type(error).__name__}: {one_line(error)}; "
+                "give a function that takes norm_layer and returns the network."
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise IdealGroupsError(f"build(norm_layer=…) returned a {type(model).__name__}, not a torch.nn.Module.")
     modules = dict(model.named_modules(remove_duplicate=False))
     built = {id(layer) for layer in made}
     sites = {}

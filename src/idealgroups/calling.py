@@ -58,7 +58,8 @@ def describe(value: Any) -> str:
         if len(parts) > 1 and len(set(parts)) == 1:
             return f"({len(parts)} of {parts[0]})"
         return "(" + ", ".join(parts) + ")"
-    return str(value)
+    text = str(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
 
 
 def one_line(error: BaseException) -> str:
