@@ -31,6 +31,10 @@ def broken():
 def not_a_model():
     return 3
 
+def talkative():
+    print("building", flush=True)
+    return plain()
+
 def exploding():
     net = plain()
     nn.init.constant_(net[0].weight, float("inf"))
@@ -165,6 +169,10 @@ def test_compare_prints_a_row_a_strategy(nets: str, capsys: pytest.CaptureFixtur
         (["plan", "my_nets.py:plain", "--input", "1x16x16"], "the model raised RuntimeError"),
         (["plan", "my_nets.py:plain", "--input", "3,16,16"], "is no shape; write the sizes of one sample"),
         (["plan", "my_nets.py:plain", "--batch", "0"], "give 1 or more"),
+        (["plan", "my_nets.py:plain", "--input", "3x²x16"], "is no shape"),
+        (["plan", "my_nets.py:plain", "--input", "3x999999x999999"], "8 inputs of 3x999999x999999 do not fit"),
+        (["plan", "my_nets.py:plain", "--seed", "99999999999999999999"], "seed must be an integer"),
+        (["plan", "my_nets.py:zzzz"], "others: "),
         (["plan", "my_nets.py:plain", "--strategy", "isometrik"], "did you mean isometric?"),
         (["plan", "my_nets.py:plain", "--inptu", "3x8x8"], "--input"),
         (["plan", "my_nets.py:plain", "--input", "3x8x8", "--save", "no/such/folder/p.json"], "cannot write the plan"),
@@ -211,3 +219,10 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert run(capsys, "--version")[1].strip() == __version__
     assert "plan" in run(capsys, "--help")[1]
+
+
+def test_what_a_factory_prints_does_not_get_into_the_json(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "plan", f"{nets}:talkative", "--input", "3x16x16", "--json")
+    assert code == 0
+    assert json.loads(out)["model"] == "my_nets:talkative"
+    assert "building" in err

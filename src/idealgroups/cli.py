@@ -173,7 +173,7 @@ def _network(model: str, shape: str | None, batch: int, seed: int, data: Data) -
         samples = synthetic((batch, *(wanted or spec.shape)), data, seed)
     except (RuntimeError, MemoryError):
         raise IdealGroupsError(
-            f"{batch} inputs of --input {shape} do not fit into memory; give smaller ones."
+            f"{batch} inputs of {'x'.join(map(str, wanted or spec.shape))} do not fit into memory; give smaller ones."
         ) from None
     return spec.model, spec.arguments(samples), spec.name
 

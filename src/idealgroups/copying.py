@@ -86,7 +86,7 @@ def copy_model(model: Model) -> Model:
     if shared is not None:
         raise IdealGroupsError(
             f"a copy of the {type(model).__name__} shares {shared or 'itself'} with it (a __deepcopy__ that does not "
-            "copy), so it cannot be changed without changing the model; convert a freshly built one with inplace=True."
+            "copy), so planning would change the model; mend that __deepcopy__ or take it off while you plan."
         )
     _carry_over(model, twin, memo)
     return twin

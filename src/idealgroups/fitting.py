@@ -44,9 +44,9 @@ class Patterns:
                     f"{pattern!r} is no pattern; give names of layers as in 'layer4.*', or a list of them."
                 )
             if not any(fnmatchcase(name, pattern) for name in names):
-                raise IdealGroupsError(
-                    f"the pattern {pattern!r} matches no normalization layer; {_near(pattern.rstrip('.*'), names)}."
-                )
+                inside = any(name.startswith(f"{pattern}.") for name in names)
+                hint = f"for all that is in it write '{pattern}.*'" if inside else _near(pattern.rstrip(".*"), names)
+                raise IdealGroupsError(f"the pattern {pattern!r} matches no normalization layer; {hint}.")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
         IdealGroupsError: the first difference between the two, or a pattern that matches nothing.
 
     Warns:
-        UserWarning: the model has layers that the plan says nothing about.
+        UserWarning: the model has layers that the plan says nothing about, or that did not run when it was made.
     """
     if not isinstance(plan, Plan):
         raise IdealGroupsError(f"a Plan is needed, not a {type(plan).__name__}; make one with idealgroups.plan.")
@@ -170,8 +170,6 @@ def _matches(name: str, patterns: str | Collection[str]) -> bool:
 
 def _near(name: str, names: Iterable[str]) -> str:
     names = [name for name in names if name]
-    if any(other.startswith(f"{name}.") for other in names):
-        return f"for all the layers in it write '{name}.*'"
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"the nearest name is {near[0]}"

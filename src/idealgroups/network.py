@@ -200,18 +200,14 @@ def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
 
 
 def _not_understood(observer: Observer, survey: Survey) -> tuple[NotUnderstood, ...]:
-    modules = dict(observer.model.named_modules())
-    missed = []
-    for name, function in survey.functional.items():
-        own = why_not(modules[name]) if name in modules else None
-        why = own or f"calls {function} itself; make it a module, for a function's groups cannot be replaced"
-        missed.append(NotUnderstood(name, why))
+    odd = {name: why for name, module in observer.model.named_modules() if (why := why_not(module)) is not None}
+    missed = [
+        NotUnderstood(name, f"calls {function} itself; make it a module, for a function's groups cannot be replaced")
+        for name, function in survey.functional.items()
+        if name not in odd
+    ]
     missed += [
         NotUnderstood(name, "did not run on these inputs, so its groups cannot be measured")
         for name in survey.silent_norms
     ]
-    for name, module in modules.items():
-        why_so = why_not(module)
-        if why_so is not None and name not in survey.functional:
-            missed.append(NotUnderstood(name, why_so))
-    return tuple(missed)
+    return (*missed, *(NotUnderstood(name, why) for name, why in odd.items()))

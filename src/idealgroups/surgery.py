@@ -96,7 +96,8 @@ def replace_norms(
             difference is named); a pattern matches nothing. Nothing has been changed then.
 
     Warns:
-        UserWarning: trained layers change their function; or the model has layers that the plan does not know.
+        UserWarning: trained layers change their function; the model has layers that the plan does not know, or that
+            did not run when it was made.
 
     >>> import torch, idealgroups as ig
     >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.Flatten(), nn.Linear(1152, 8), nn.LayerNorm(8))
