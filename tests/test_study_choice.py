@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from idealgroups.study.analysis import analyse, compare, ranks
+from idealgroups.study.analysis import Regret, analyse, compare, ranks, regrets
 from idealgroups.study.choice import best_rates, rate_curve, sweep_winner
 from idealgroups.study.config import SWEEP_MEMBERS, Optimizer
 from idealgroups.study.grid import arms, final_runs
@@ -132,6 +132,19 @@ def test_ranks_are_means_over_arms_of_ranks_by_mean_test_loss() -> None:
         result("sqrt", 0.1, 0, 1.0, test_loss=2.0, arm=other),
     ]
     assert ranks(analyse(results)) == {"layer": 1.75, "isometric": 2.0, "sqrt": 2.25}
+
+
+def test_regret_is_the_share_above_the_best_of_each_arm() -> None:
+    other = dataclasses.replace(ARM, network="mlp3")
+    losses = {(ARM, "isometric"): 1.0, (ARM, "layer"): 2.0, (other, "isometric"): 2.5, (other, "layer"): 2.0}
+    results = [result(name, 0.1, 0, loss, arm=arm) for (arm, name), loss in losses.items()]
+    found = regrets(analyse(results))
+    assert list(found) == ["isometric", "layer"]  # the least worst case first
+    assert found == {"isometric": Regret(0.125, 0.25, other), "layer": Regret(0.5, 1.0, ARM)}
+    runs = [result("layer", rate, 0, 1.0) for rate in (0.01, 0.1)] + [result("layer", 0.01, 1, INF)]
+    runs += [result("isometric", 0.1, seed, 1.0) for seed in (0, 1)]
+    assert regrets(analyse(runs))["layer"] == Regret(INF, INF, ARM)  # a seed of the final comparison diverged
+    assert regrets({}) == {}
 
 
 def test_an_ablation_is_compared_with_the_strategy_it_changes() -> None:

@@ -203,21 +203,53 @@ def _minus(a: float, b: float) -> float:
 
 
 def ranks(arms: Mapping[Arm, Mapping[str, Row]], strategies: Sequence[str] = RANKED) -> dict[str, float]:
-    """Mean rank by test loss over the arms that have all of the ``strategies`` present anywhere; best first.
+    """Mean rank by test loss over the arms that have all of the ``strategies`` present anywhere; best first."""
+    present, losses = _side_by_side(arms, strategies)
+    if not losses:
+        return {}
+    means = mean_ranks(np.array(list(losses.values())))
+    return dict(sorted(zip(present, map(float, means), strict=True), key=lambda item: item[1]))
+
+
+@dataclass(frozen=True)
+class Regret:
+    """By what share a strategy's test loss exceeds that of the best strategy of each arm: mean, and in which the most.
+
+    Both are infinite where a run diverged.
+    """
+
+    mean: float
+    worst: float
+    worst_arm: Arm
+
+
+def regrets(arms: Mapping[Arm, Mapping[str, Row]], strategies: Sequence[str] = RANKED) -> dict[str, Regret]:
+    """Regret of each strategy over the arms that :func:`ranks` counts; the least worst case first."""
+    present, losses = _side_by_side(arms, strategies)
+    found = {}
+    for index, name in enumerate(present if losses else ()):
+        excess = {arm: values[index] / min(values) - 1 for arm, values in losses.items() if math.isfinite(min(values))}
+        if excess:
+            worst = max(excess, key=lambda arm: excess[arm])
+            found[name] = Regret(fmean(excess.values()), excess[worst], worst)
+    return dict(sorted(found.items(), key=lambda item: item[1].worst))
+
+
+def _side_by_side(
+    arms: Mapping[Arm, Mapping[str, Row]], strategies: Sequence[str]
+) -> tuple[list[str], dict[Arm, list[float]]]:
+    """Those of the ``strategies`` that ran at all, and their test losses in the arms that have them all.
 
     Within an arm the mean is over the seeds that all of them have.
     """
     present = [name for name in strategies if any(name in rows for rows in arms.values())]
-    table = []
-    for rows in arms.values():
-        if all(name in rows for name in present):
-            seeds = set.intersection(*(set(rows[name].test_loss) for name in present)) if present else set()
+    losses = {}
+    for arm, rows in arms.items():
+        if present and all(name in rows for name in present):
+            seeds = set.intersection(*(set(rows[name].test_loss) for name in present))
             if seeds:
-                table.append([fmean(rows[name].test_loss[seed] for seed in seeds) for name in present])
-    if not table:
-        return {}
-    means = mean_ranks(np.array(table))
-    return dict(sorted(zip(present, map(float, means), strict=True), key=lambda item: item[1]))
+                losses[arm] = [fmean(rows[name].test_loss[seed] for seed in seeds) for name in present]
+    return present, losses
 
 
 def mean_decades(arms: Mapping[Arm, Mapping[str, Row]], common: bool = False) -> dict[str, float]:

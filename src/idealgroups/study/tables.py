@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 
 from ..solve import ISOMETRY_TOLERANCE, POSITION_TOLERANCE, TREND_ERRORS
 from ..theory import MIN_FLAT_ELEMENTS, MIN_IDEAL_ELEMENTS
-from .analysis import CANDIDATES, RANKED, REFERENCE, Comparison, Row, compare, mean_decades, ranks
+from .analysis import CANDIDATES, RANKED, REFERENCE, Comparison, Row, compare, mean_decades, ranks, regrets
 from .config import STRATEGIES, SWEEP, Arm
 from .stats import Interval, bootstrap_interval
 from .variants import base
@@ -101,6 +101,7 @@ def arm_table(rows: Mapping[str, Row]) -> Table:
 def overview(arms: Arms) -> Table:
     """Strategies over all arms: ranks, differences to the reference, learning rates, costs."""
     rank, decades, common = ranks(arms), mean_decades(arms), mean_decades(arms, common=True)
+    regret = regrets(arms)
     body = []
     for name in (n for n in STRATEGIES if any(n in rows for rows in arms.values())):
         ratios = [
@@ -115,6 +116,8 @@ def overview(arms: Arms) -> Table:
             (
                 name,
                 f"{rank[name]:.2f}" if name in rank else "–",
+                f"{100 * regret[name].mean:.1f}" if name in regret else "–",
+                f"{100 * regret[name].worst:.1f}" if name in regret else "–",
                 f"{100 * fmean(ratios):+.1f}" if ratios else "–",
                 f"{decades[name]:.2f}",
                 f"{common[name]:.2f}",
@@ -123,11 +126,21 @@ def overview(arms: Arms) -> Table:
         )
     note = (
         f"Over {len(arms)} arms. Mean rank: by test loss at the best learning rate, of the strategies that choose "
-        f"groups without training. Difference: mean relative test loss against {REFERENCE}. Decades: width of the "
-        "range of learning rates within 5% of the strategy's own best validation loss; common: of the arm's best group "
-        "norm. Cost: training steps spent on choosing the groups, for one seed."
+        "groups without training. Above the best: how far the test loss exceeds that of the arm's best of these, mean "
+        f"over arms; at worst: in the worst arm. Loss: mean relative test loss against {REFERENCE}. Decades: width of "
+        "the range of learning rates within 5% of the strategy's own best validation loss; common: of the arm's best "
+        "group norm. Cost: training steps spent on choosing the groups, for one seed."
     )
-    header = ("strategy", "mean rank", f"loss against {REFERENCE}, %", "decades", "decades, common", "cost, steps")
+    header = (
+        "strategy",
+        "mean rank",
+        "above the best, %",
+        "at worst, %",
+        f"loss against {REFERENCE}, %",
+        "decades",
+        "decades, common",
+        "cost, steps",
+    )
     return Table("All arms", header, tuple(body), note)
 
 
