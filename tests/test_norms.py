@@ -126,7 +126,16 @@ def test_the_forwards_that_are_trusted_deserve_it(name: str) -> None:
     assert surprise(module, norm) is None
 
 
+class GlobLN(ChannelsFirst):
+    """As in speech separation networks: one group, written by hand, and no flag that says where the channels are."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__(num_channels)
+        del self.data_format
+
+
 UNKNOWN = {
+    "written by hand": (GlobLN(8), "way of its own"),
     "hidden activation": (ReluBatchNorm(8), "does more than normalize"),
     "conditional": (ConditionalBatchNorm(8), "of its own (embed)"),
     "two inputs": (TwoInputs(8), "does not take one tensor"),

@@ -209,6 +209,10 @@ def test_ratio_is_elements_in_over_elements_out() -> None:
     assert survey.ratios == {"norm": 8 * 64 / (32 * 16), "after": 8 * 64 / (32 * 16)}
 
 
+def without_a_word(y: Tensor) -> Tensor:
+    raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("model", "x", "loss", "message"),
     [
@@ -216,6 +220,7 @@ def test_ratio_is_elements_in_over_elements_out() -> None:
         (zoo.plain(), torch.full((2, 3, 8, 8), torch.nan), None, "not finite"),
         (zoo.plain(), torch.randn(2, 3, 8, 8), lambda y: y, "one differentiable number"),
         (zoo.plain(), torch.randn(2, 3, 8, 8), lambda y: y["loss"], "the loss raised"),
+        (zoo.plain(), torch.randn(2, 3, 8, 8), without_a_word, "the loss raised AssertionError[.]$"),
         (zoo.plain(), torch.randn(2, 3, 8, 8), lambda y: y.sum() * torch.inf, "not finite"),
         (nn.Sequential(nn.BatchNorm2d(3)), torch.randn(2, 3, 8, 8), None, "depends on its weights|no weight layer"),
     ],

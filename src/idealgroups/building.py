@@ -118,7 +118,7 @@ def _trial(plan: Plan, build: Callable[..., nn.Module], style: _Style) -> list[S
             raise
         except Exception as error:
             raise IdealGroupsError(
-                f"build(norm_layer=…) raised {type(error).__name__}: {one_line(error)}; "
+                f"build(norm_layer=…) raised {one_line(error)}; "
                 "give a function that takes norm_layer and returns the network."
             ) from error
     if not isinstance(model, nn.Module):

@@ -63,8 +63,9 @@ def describe(value: Any) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of ``error`` without line breaks, not too long."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """Class and message of ``error`` without line breaks, not too long; a bare ``assert`` has no message."""
+    message = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def check_seed(seed: Any) -> None:

@@ -19,6 +19,7 @@ from .probing import surprise
 _CHANNEL_LAYER_NORM = re.compile(r"LayerNorm\w*[123]d")
 _ODD_NORMS = re.compile(
     r"Norm\w*[123]d|EvoNorm|FilterResponse|InplaceAbn|AdaGroupNorm|SpatialNorm|GroupNorm|BatchNorm|InstanceNorm"
+    r"|ChannelNorm|GraphNorm|PairNorm|(Glob|Chan|Cum)\w*(LayerNorm|LN)$"  # the last: speech separation networks
 )
 _AFTER = ("drop", "act")
 _AFTER_GROUP_NORM = (*_AFTER, "activation")  # the layer itself stays when its number of groups changes

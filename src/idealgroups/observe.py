@@ -184,7 +184,7 @@ class Observer:
             if isinstance(inputs, Tensor) and isinstance(error, TypeError):
                 how += "; on the command line let a factory return (model, example_inputs)"
             raise IdealGroupsError(
-                f"the model raised {type(error).__name__}: {one_line(error)} — on inputs {describe(self._inputs)}; "
+                f"the model raised {one_line(error)} — on inputs {describe(self._inputs)}; "
                 f"give example inputs as the model takes them ({how})."
             ) from error
         finally:
@@ -194,7 +194,7 @@ class Observer:
         except IdealGroupsError:
             raise
         except Exception as error:
-            raise IdealGroupsError(f"the loss raised {type(error).__name__}: {one_line(error)}.") from error
+            raise IdealGroupsError(f"the loss raised {one_line(error)}.") from error
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise IdealGroupsError(
                 "the loss must be one differentiable number: return a scalar tensor that has a gradient."
@@ -222,7 +222,7 @@ class Observer:
         try:
             loss.backward(inputs=wanted)  # type: ignore[no-untyped-call]
         except Exception as error:
-            raise IdealGroupsError(f"the backward pass raised: {one_line(error)}.") from error
+            raise IdealGroupsError(f"the backward pass raised {one_line(error)}.") from error
 
     def _backward_to_all(self, loss: Tensor) -> None:
         """Gradients for every leaf; those of leaves that are not ours are put back."""
@@ -234,7 +234,7 @@ class Observer:
         try:
             loss.backward()  # type: ignore[no-untyped-call]
         except Exception as error:
-            raise IdealGroupsError(f"the backward pass raised: {one_line(error)}.") from error
+            raise IdealGroupsError(f"the backward pass raised {one_line(error)}.") from error
         finally:
             for leaf, gradient in foreign:
                 leaf.grad = gradient
