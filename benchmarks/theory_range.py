@@ -335,6 +335,39 @@ def what_moves_the_trend() -> None:
     table("What moves the trend T of log u over the convolutions", header, rows)
 
 
+def what_one_layer_costs() -> None:
+    """The change of T when one layer alone goes from four channels a group to one, by the place of that layer."""
+    rows = []
+    for name, (make, shape) in NETWORKS.items():
+        found = []
+        for seed in range(3):
+            torch.manual_seed(seed)
+            model, x = make(), synthetic(shape, seed=seed)
+            norms = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
+            set_width(model, 4)
+            moments, layers = observe(model, x, seed)
+            before = trend(np.array([layer.log_u for layer in layers]))
+            count = len(layers)
+            for below, (norm, own) in enumerate(zip(norms, moments, strict=True)):
+                curve = curves([own])
+                added = float(curve.amplification[0] - curve.amplification[curve.at(norm.num_groups)])
+                norm.num_groups = norm.num_channels
+                after = trend(np.array([layer.log_u for layer in observe(model, x, seed)[1]]))
+                norm.num_groups = norm.num_channels // 4
+                found.append((below / count, after - before, -added / 2 * leverage(below, count)))
+        thirds = [[row for row in found if i / 3 <= row[0] < (i + 1) / 3] for i in range(3)]
+        for place, part in zip(("first", "middle", "last"), thirds, strict=True):
+            _, measured, predicted = np.mean(part, axis=0)
+            rows.append((name, f"{place} third", f"{measured:+.2f}", f"{predicted:+.2f}"))
+    header = ("network", "one layer in the", "change of T", "predicted from its amplification")
+    table("What one layer of c = 1 among layers of c = 4 costs the trend T, by its place", header, rows)
+
+
+def leverage(below: int, count: int) -> float:
+    """The fall of T, last minus first of the line through ``count`` values, when the first ``below`` rise by one."""
+    return 6 * below * (count - below) / (count * (count + 1))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)
@@ -347,3 +380,4 @@ if __name__ == "__main__":
     real_layers()
     weighting_and_choice()
     what_moves_the_trend()
+    what_one_layer_costs()
