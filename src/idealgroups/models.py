@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .calling import one_line
 from .errors import IdealGroupsError
 
 DEFAULT_SHAPE = (3, 224, 224)
@@ -154,7 +155,7 @@ def _from_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise IdealGroupsError(f"importing {path} raised {type(error).__name__}: {error}.") from error
+        raise IdealGroupsError(f"importing {path} raised {one_line(error)}.") from error
     finally:
         sys.path.remove(str(path.resolve().parent))
     return module
@@ -173,7 +174,7 @@ def _import(name: str) -> ModuleType:
             raise IdealGroupsError(f"there is no module {name!r}; {hint}") from None
         raise IdealGroupsError(f"importing {name} needs {error.name}, which is not installed.") from error
     except Exception as error:
-        raise IdealGroupsError(f"importing {name} raised {type(error).__name__}: {error}.") from error
+        raise IdealGroupsError(f"importing {name} raised {one_line(error)}.") from error
     finally:
         sys.path.remove(str(Path.cwd()))
 
@@ -185,7 +186,7 @@ def _build(name: str, factory: Callable[[], Any], inputs: list[Any] | None = Non
     except Exception as error:
         hint = {TypeError: "a factory is called without arguments", ModuleNotFoundError: "install it first"}
         then = f"; {hint[type(error)]}." if type(error) in hint else "."
-        raise IdealGroupsError(f"building {name} raised {type(error).__name__}: {error}{then}") from error
+        raise IdealGroupsError(f"building {name} raised {one_line(error)}{then}") from error
     if inputs is not None and isinstance(model, tuple) and len(model) == 2:
         inputs.append(model[1])
         model = model[0]
