@@ -354,18 +354,13 @@ def what_one_layer_costs() -> None:
                 norm.num_groups = norm.num_channels
                 after = trend(np.array([layer.log_u for layer in observe(model, x, seed)[1]]))
                 norm.num_groups = norm.num_channels // 4
-                found.append((below / count, after - before, -added / 2 * leverage(below, count)))
+                found.append((below / count, after - before, trend(np.where(np.arange(count) < below, added / 2, 0.0))))
         thirds = [[row for row in found if i / 3 <= row[0] < (i + 1) / 3] for i in range(3)]
         for place, part in zip(("first", "middle", "last"), thirds, strict=True):
             _, measured, predicted = np.mean(part, axis=0)
             rows.append((name, f"{place} third", f"{measured:+.2f}", f"{predicted:+.2f}"))
     header = ("network", "one layer in the", "change of T", "predicted from its amplification")
     table("What one layer of c = 1 among layers of c = 4 costs the trend T, by its place", header, rows)
-
-
-def leverage(below: int, count: int) -> float:
-    """The fall of T, last minus first of the line through ``count`` values, when the first ``below`` rise by one."""
-    return 6 * below * (count - below) / (count * (count + 1))
 
 
 if __name__ == "__main__":

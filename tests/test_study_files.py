@@ -63,12 +63,42 @@ def test_the_readme_tells_the_ranks_and_regrets_that_the_results_hold() -> None:
     assert len(arms) == 38
     assert "| over 24 + 14 arms |" in readme
     mean_ranks, regret = ranks(arms), regrets(arms)
+    assert min(mean_ranks, key=lambda name: mean_ranks[name]) == "isometric"
+    assert min(regret, key=lambda name: regret[name].mean) == "isometric"
+    assert min(regret, key=lambda name: regret[name].worst) == "isometric"
+    convolutional = regrets({arm: rows for arm, rows in arms.items() if not arm.network.startswith("mlp")})
+    ours, habit = (
+        f"{100 * one.mean:.1f}% and {100 * one.worst:.0f}%"
+        for one in (convolutional["isometric"], convolutional["fixed-32"])
+    )
+    assert f"in the 24 convolutional arms alone {ours} (32 groups: {habit})" in " ".join(readme.split())
     told = re.findall(r"^\| `([\w-]+)`[^|]* \| ([\d.]+) \| ([\d.]+)% \| ([\d,]+)% \|$", readme, re.MULTILINE)
     assert [name for name, *_ in told] == list(mean_ranks)  # all ten, the best rank first
     for name, rank, mean, worst in told:
         assert rank == f"{mean_ranks[name]:.1f}"
         assert mean == f"{100 * regret[name].mean:.1f}"
         assert worst == f"{100 * regret[name].worst:,.0f}"
+
+
+def test_the_readme_counts_the_verdicts_against_32_groups_part_by_part() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    study = [one for one in compare(analyse(read_results([RESULTS])), "isometric", "fixed-32") if one.seeds > 5]
+    blind = analyse(read_results([BLIND_RESULTS]))
+    wide = {arm for part in BLIND if "wide" in part.stem for arm in arms(read(part))}
+    parts = [{arm for arm in blind if arm.network.startswith("mlp")}, wide]
+    parts.append(set(blind).difference(*parts))
+    assert [len(part) for part in parts] == [6, 3, 5]
+    found = [
+        one.verdict
+        for part in parts
+        for one in compare({arm: rows for arm, rows in blind.items() if arm in part}, "isometric", "fixed-32")
+    ]
+    assert len(study) == 24
+    better, worse = (sum(one.verdict == verdict for one in study) for verdict in ("better", "worse"))
+    assert f"significantly better in {better} of the 24" in readme
+    assert f"in {found.count('better')} of the {len(found)} (corrected part by part" in readme
+    assert (worse, found.count("worse")) == (4, 1)
+    assert "**significantly worse than 32 groups in four** of the 24 and in one of the 14" in readme
 
 
 def test_the_table_of_longer_trainings_is_what_the_results_hold() -> None:

@@ -268,3 +268,10 @@ def test_every_test_that_the_theory_page_names_exists() -> None:
     assert len(named) > 20
     missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in (root / file).read_text()]
     assert missing == []
+
+
+@given(st.integers(2, 60), st.integers(0, 60))
+def test_a_gain_shifts_the_trend_most_in_the_middle_of_a_chain(count: int, below: int) -> None:
+    below = min(below, count)
+    shift = trend(np.where(np.arange(count) < below, 1.0, 0.0))
+    assert shift == pytest.approx(-6 * below * (count - below) / (count * (count + 1)))
