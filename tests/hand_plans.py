@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from idealgroups.norms import recognise
-from idealgroups.plans import NotUnderstood, Plan, Site
+from idealgroups.norms.recognise import recognise
+from idealgroups.results import NotUnderstood, Plan, Site
 
 
 def make_site(name: str, num_channels: int, num_groups: int, kind: str = "BatchNorm2d") -> Site:

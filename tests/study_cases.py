@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from idealgroups.study.config import Arm, Data, Images, Optimizer, Run, Study
-from idealgroups.study.store import Result
+from experiments.study.config import Arm, Data, Images, Optimizer, Run, Study
+from experiments.study.store import Result
 
 TINY = Study(
     name="tiny",

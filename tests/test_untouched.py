@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import idealgroups as ig
-from idealgroups.copying import copy_model
-from idealgroups.observe import Observer
+from idealgroups.measuring.observer import Observer
+from idealgroups.sandbox.copying import copy_model
 
 IMAGES = torch.randn(4, 3, 10, 10)
 
@@ -200,7 +200,7 @@ class Stateful(nn.Module):
 
 
 def test_no_pass_changes_what_the_next_one_measures() -> None:
-    from idealgroups.planning import compare
+    from idealgroups.api import compare
 
     first, _, last = compare(Stateful(), IMAGES, ["layer", "fixed-32", "layer"])
     alone = ig.plan(Stateful(), IMAGES, strategy="layer")

@@ -8,13 +8,13 @@ ig.measure(model, example_inputs)                 # the relative gradient of eve
 
 from importlib.metadata import version as _version
 
-from .building import norm_layer
+from .api import convert, plan
+from .conversion.norm_layer import norm_layer
+from .conversion.surgery import apply
 from .errors import IdealGroupsError
-from .measuring import Measurement, measure
-from .planning import convert, plan
-from .plans import Plan, Site
-from .strategies import STRATEGIES
-from .surgery import apply
+from .measurement import Measurement, measure
+from .results import Plan, Site
+from .theory.strategies import STRATEGIES
 
 __version__ = _version("idealgroups")
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from .errors import IdealGroupsError
-from .measuring import Measurement
+from .measurement import Measurement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

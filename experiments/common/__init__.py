@@ -1,0 +1,1 @@
+"""What the experiments share: JSON lines, Markdown, training."""

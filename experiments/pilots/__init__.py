@@ -1,0 +1,1 @@
+"""Small trainings that decided a constant."""

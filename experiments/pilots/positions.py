@@ -1,0 +1,236 @@
+"""Does isometry forbid small groups where the loss sees every position, or only behind a global pool?
+
+    python -m experiments.pilots.positions run DATA [--networks fcn9,unet-denoise] [--seed 100]
+    python -m experiments.pilots.positions render
+
+Segmentation of scenes of MNIST digits at 24 px, prediction of the noise in CIFAR-10 images at 16 px, and a classifier
+that flattens its last maps, each trained for three epochs with uniform widths, with the plan, with that of δ = 0.25
+and with no floor for the trend at all. Validation loss, seeds that no study uses. One JSON line a training in
+positions.jsonl beside this file; done ones are skipped. `render` writes the table into docs/theory.md. DATA is a folder
+with mnist.npz and cifar10.npz (Keras-style).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from cyclopts import App
+from rich.progress import track
+from torch import Tensor, nn
+
+import idealgroups as ig
+from experiments.common.markdown import replace_section
+from experiments.study.config import Images
+from experiments.study.data import load
+from experiments.study.networks import BasicBlock, UNet, plain
+from experiments.study.networks import _conv as conv
+from idealgroups.planner import Network
+from idealgroups.theory.solve import Target
+
+app = App(help=__doc__)
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "experiments" / "pilots" / "positions.jsonl"
+DOCUMENT = ROOT / "docs" / "theory.md"
+BATCH, EPOCHS = 64, 3
+
+CHOICES = {
+    "the plan": ("isometric", Target()),
+    "δ = 0.25": ("isometric", Target(0.25, 0.25)),
+    "no floor": ("isometric", Target(math.inf, math.inf)),
+    "c = 1": ("channels-1", Target()),
+    "c = 4": ("channels-4", Target()),
+    "c = 8": ("channels-8", Target()),
+    "c = 16": ("channels-16", Target()),
+    "layer": ("layer", Target()),
+}
+
+
+def fcn(depth: int, width: int) -> Callable[[int, int], nn.Module]:
+    """``depth`` convolutions at full resolution, without shortcuts."""
+
+    def build(inside: int, outside: int) -> nn.Module:
+        layers: list[nn.Module] = []
+        channels = inside
+        for _ in range(depth):
+            layers += [*conv(channels, width), nn.ReLU()]
+            channels = width
+        return nn.Sequential(*layers, nn.Conv2d(width, outside, 1))
+
+    return build
+
+
+def hourglass(inside: int, outside: int) -> nn.Module:
+    """A U-Net without its skips, with strides for pools."""
+    layers: list[nn.Module] = []
+    channels = inside
+    for width, step in ((16, 1), (16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (32, 0), (32, 1), (16, 0), (16, 1)):
+        if step == 0:
+            layers.append(nn.Upsample(scale_factor=2))
+        layers += [*conv(channels, width, stride=max(step, 1)), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers, nn.Conv2d(channels, outside, 1))
+
+
+def residual_fcn(inside: int, outside: int) -> nn.Module:
+    """Five basic blocks to a quarter of the resolution, and back by interpolation."""
+    blocks = (BasicBlock(24, 24, 1), BasicBlock(24, 48, 2), BasicBlock(48, 48, 1), BasicBlock(48, 96, 2))
+    return nn.Sequential(
+        *conv(inside, 24),
+        nn.ReLU(),
+        *blocks,
+        BasicBlock(96, 96, 1),
+        nn.Conv2d(96, outside, 1),
+        nn.Upsample(scale_factor=4, mode="bilinear"),
+    )
+
+
+def flat(inside: int, outside: int) -> nn.Module:
+    """plain9 with its last 4 × 4 maps flattened, where it has a global pool."""
+    body = list(plain((32, 64, 128), 3, pool=False)(inside, outside, 16).children())[:-3]
+    return nn.Sequential(*body, nn.Flatten(), nn.Linear(128 * 16, outside))
+
+
+def unet(inside: int, outside: int) -> nn.Module:
+    return UNet(inside, outside)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network on a task; ``rates`` by optimizer."""
+
+    task: str
+    build: Callable[[int, int], nn.Module]
+    rates: dict[str, tuple[float, ...]]
+
+
+BOTH = {"sgd": (0.1, 0.3), "adamw": (0.003, 0.01)}
+CASES = {
+    "fcn9": Case("scenes", fcn(9, 24), BOTH),
+    "fcn24": Case("scenes", fcn(24, 16), {"sgd": (0.03, 0.1), "adamw": (0.003,)}),
+    "hourglass": Case("scenes", hourglass, BOTH),
+    "residual-fcn": Case("scenes", residual_fcn, BOTH),
+    "fcn9-denoise": Case("denoise", fcn(9, 24), BOTH),
+    "unet-denoise": Case("denoise", unet, BOTH),
+    "flat9": Case("classify", flat, {"sgd": (0.03, 0.1)}),
+}
+TASKS = {
+    "scenes": Images("mnist-scenes", 24, 3000, 500, 100),
+    "denoise": Images("cifar10", 16, 4000, 1000, 100),
+    "classify": Images("cifar10", 16, 4000, 1000, 100),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    train: tuple[Tensor, Tensor]
+    val: tuple[Tensor, Tensor]
+    outputs: int
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+def read(name: str, folder: Path) -> Task:
+    data = load(TASKS[name], folder)
+    if name != "denoise":
+        return Task((data.x_train, data.y_train), (data.x_val, data.y_val), data.num_classes, F.cross_entropy)
+    generator = torch.Generator().manual_seed(5)
+
+    def noisy(x: Tensor) -> tuple[Tensor, Tensor]:
+        level = 0.1 + 1.5 * torch.rand(len(x), 1, 1, 1, generator=generator)
+        noise = torch.randn(x.shape, generator=generator)
+        return (x + level * noise) / (1 + level**2).sqrt(), noise
+
+    return Task(noisy(data.x_train), noisy(data.x_val), data.in_channels, F.mse_loss)
+
+
+@app.command
+def run(data: Path, networks: str = ",".join(CASES), seed: int = 100) -> None:
+    """Train what is not trained yet."""
+    done = {json.dumps(record["key"]) for record in records()}
+    for name in networks.split(","):
+        case = CASES[name]
+        task = read(case.task, data)
+        torch.manual_seed(seed)
+        base = case.build(task.train[0].shape[1], task.outputs)
+        network = Network(base, task.train[0][:BATCH], seed=seed)
+        trained: dict[Any, float] = {}
+        for title, (strategy, target) in track(CHOICES.items(), description=f"{name}, seed {seed}"):
+            plan = network.plan(strategy, name=name, target=target)
+            groups = tuple(site.num_groups for site in plan.sites)
+            for optimizer, rates in case.rates.items():
+                for rate in rates:
+                    key = [name, optimizer, seed, title, rate]
+                    if json.dumps(key) in done:
+                        continue
+                    if (groups, optimizer, rate) not in trained:
+                        trained[groups, optimizer, rate] = train(ig.apply(plan, base), task, optimizer, rate, seed)
+                    line = {
+                        "key": key,
+                        "val_loss": round(trained[groups, optimizer, rate], 4),
+                        "trend": round(plan.trend_after, 2),
+                    }
+                    with RESULTS.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+
+
+def train(network: nn.Module, task: Task, name: str, rate: float, seed: int) -> float:
+    optimizer = (
+        torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9)
+        if name == "sgd"
+        else torch.optim.AdamW(network.parameters(), lr=rate)
+    )
+    x, y = task.train
+    steps = len(x) // BATCH
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps * EPOCHS)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(EPOCHS):
+        order = torch.randperm(len(x), generator=generator)
+        for chosen in order[: steps * BATCH].split(BATCH):
+            optimizer.zero_grad()
+            task.loss(network(x[chosen]), y[chosen]).backward()
+            optimizer.step()
+            schedule.step()
+    network.eval()
+    with torch.no_grad():
+        return float(task.loss(network(task.val[0]), task.val[1]))
+
+
+@app.command
+def render() -> None:
+    """Write the table into docs/theory.md: each choice at the best of its rates, the mean over seeds."""
+    found: dict[tuple[str, str, str, float], list[tuple[float, float]]] = defaultdict(list)
+    for record in records():
+        name, optimizer, _, title, rate = record["key"]
+        found[name, optimizer, title, rate].append((record["val_loss"], record["trend"]))
+    rows: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    for (name, optimizer, title, _), pairs in found.items():
+        at_rate = (mean(loss for loss, _ in pairs), mean(trend for _, trend in pairs))
+        row = rows[name, optimizer]
+        row[title] = min(at_rate, row.get(title, at_rate))
+    lines = ["| network, optimizer | " + " | ".join(CHOICES) + " |", "|---" * (len(CHOICES) + 1) + "|"]
+    for (name, optimizer), row in rows.items():
+        lowest = min(row.values())[0]
+        cells = [cell(*row[title], lowest) if title in row else "–" for title in CHOICES]
+        lines.append(f"| {name}, {optimizer} | " + " | ".join(cells) + " |")
+    replace_section(DOCUMENT, "positions", "\n".join(lines))
+
+
+def cell(loss: float, trend: float, lowest: float) -> str:
+    shown = f"**{loss:.3f}**" if loss == lowest else f"{loss:.3f}"
+    return f"{shown} ({trend:+.1f})".replace("-", "−")
+
+
+def records() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+if __name__ == "__main__":
+    app()

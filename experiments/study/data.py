@@ -1,0 +1,203 @@
+"""Images as tensors in memory: training, validation and test parts, normalised by the training part's statistics.
+
+Files come from torchvision's data sets or Keras-style ``.npz``; scikit-learn's digits need no file at all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from idealgroups.errors import IdealGroupsError
+
+from .config import Images
+from .scenes import SUFFIX, make_scenes
+
+SPLIT_SEED = 20230206
+"""One split for all seeds of a study, so that runs differ by initialization and batch order only."""
+
+TORCHVISION = {
+    "mnist": "MNIST",
+    "fashion": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+}
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Float images (N, C, H, W) and integer labels, (N,) or (N, H, W) where pixels are classified."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_val: Tensor
+    y_val: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    num_classes: int
+    digest: str
+
+    @property
+    def in_channels(self) -> int:
+        """C of the images."""
+        return self.x_train.shape[1]
+
+    @property
+    def size(self) -> int:
+        """H = W of the images."""
+        return self.x_train.shape[-1]
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same tensors on ``device``."""
+        parts = {
+            name: getattr(self, name).to(device)
+            for name in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
+        }
+        return Dataset(**parts, num_classes=self.num_classes, digest=self.digest)
+
+
+@lru_cache(maxsize=8)
+def load(images: Images, folder: str | Path = "data", download: bool = False) -> Dataset:
+    """Read, split, resize and normalise a data set; the last ones are kept in memory.
+
+    The split is drawn once (``SPLIT_SEED``): first the validation images, then the training images, both from the
+    training data, whatever the file's order; test images are the first ones of the test data.
+
+    Raises:
+        IdealGroupsError: the data are not there, or too few.
+
+    >>> images = Images("digits", size=0, train=500, validation=100, test=0)
+    >>> data = load(images)
+    >>> data.x_train.shape, data.x_val.shape, data.x_test.shape
+    (torch.Size([500, 1, 8, 8]), torch.Size([100, 1, 8, 8]), torch.Size([360, 1, 8, 8]))
+    """
+    base = images.name.removesuffix(SUFFIX)
+    arrays = read(base, Path(folder), download)
+    available = len(arrays["x_train"])
+    train = images.train or available - images.validation
+    if train < 1 or train + images.validation > available:
+        raise IdealGroupsError(
+            f"{base} has {available} training images, which is too few for {train} to train on and "
+            f"{images.validation} for validation; lower data.train or data.validation."
+        )
+    order = np.random.default_rng(SPLIT_SEED).permutation(available)
+    picked = {
+        "val": (arrays["x_train"], arrays["y_train"], order[: images.validation]),
+        "train": (arrays["x_train"], arrays["y_train"], order[images.validation : images.validation + train]),
+        "test": (arrays["x_test"], arrays["y_test"], np.arange(len(arrays["x_test"]))[: images.test or None]),
+    }
+    x = {part: _channels_first(source[rows]) for part, (source, _, rows) in picked.items()}
+    y = {part: labels[rows].astype(np.int64).reshape(-1) for part, (_, labels, rows) in picked.items()}
+    num_classes = int(max(labels.max() for labels in y.values())) + 1
+    if images.name.endswith(SUFFIX):
+        for stream, part in enumerate(x):
+            x[part], y[part] = make_scenes(x[part], y[part], np.random.default_rng([SPLIT_SEED, stream]))
+        num_classes += 1
+    pixels = {part: _resize(torch.from_numpy(x[part]), images.size) for part in x}
+    labels = {part: _resize_labels(torch.from_numpy(y[part]), images.size) for part in y}
+    mean = pixels["train"].mean((0, 2, 3), keepdim=True)
+    std = pixels["train"].std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+    pixels = {part: ((value - mean) / std).contiguous() for part, value in pixels.items()}
+    return Dataset(
+        x_train=pixels["train"],
+        y_train=labels["train"],
+        x_val=pixels["val"],
+        y_val=labels["val"],
+        x_test=pixels["test"],
+        y_test=labels["test"],
+        num_classes=num_classes,
+        digest=f"{zlib.crc32(x['train'].tobytes()):08x}",
+    )
+
+
+def read(name: str, folder: Path, download: bool = False) -> Arrays:
+    """The four raw arrays of a data set: ``folder/NAME.npz`` where it is, then torchvision's, then scikit-learn's."""
+    file = folder / f"{name}.npz"
+    if file.exists():
+        return _from_npz(file)
+    if name == "digits":
+        return _digits()
+    if name in TORCHVISION:
+        return _from_torchvision(name, folder, download)
+    near = difflib.get_close_matches(
+        name, ["digits", *TORCHVISION, *(f.stem for f in sorted(folder.glob("*.npz")))], n=1
+    )
+    hint = f"did you mean {near[0]}?" if near else f"put a Keras-style {name}.npz into {folder}."
+    raise IdealGroupsError(f"there is no data set {name!r}; {hint}")
+
+
+def _from_npz(file: Path) -> Arrays:
+    try:
+        with np.load(file) as arrays:
+            missing = [key for key in ARRAYS if key not in arrays]
+            if not missing:
+                return {key: arrays[key] for key in ARRAYS}
+    except (OSError, ValueError) as error:
+        raise IdealGroupsError(
+            f"cannot read {file} ({error}); it must be a Keras-style .npz of {', '.join(ARRAYS)}."
+        ) from None
+    raise IdealGroupsError(f"{file} lacks {', '.join(missing)}; a Keras-style .npz has {', '.join(ARRAYS)}.")
+
+
+def _digits() -> Arrays:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise IdealGroupsError("the digits need scikit-learn; install idealgroups[study].") from None
+    bunch = load_digits()
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(bunch.images))
+    x = np.round(bunch.images[order] * (255 / 16)).astype(np.uint8)  # 17 grey levels, as uint8 like the others
+    y = bunch.target[order]
+    return {"x_train": x[360:], "y_train": y[360:], "x_test": x[:360], "y_test": y[:360]}
+
+
+def _from_torchvision(name: str, folder: Path, download: bool) -> Arrays:
+    try:
+        from torchvision import datasets
+    except ImportError:
+        raise IdealGroupsError(
+            f"{name} needs torchvision, or {name}.npz in {folder}; install idealgroups[zoo]."
+        ) from None
+    dataset = getattr(datasets, TORCHVISION[name])
+    arrays: Arrays = {}
+    for part in ("train", "test"):
+        try:
+            one = dataset(folder, train=part == "train", download=download)
+        except RuntimeError:
+            raise IdealGroupsError(
+                f"{name} is not in {folder}; put {name}.npz or torchvision's files there, or pass --data.download."
+            ) from None
+        arrays[f"x_{part}"], arrays[f"y_{part}"] = np.asarray(one.data), np.asarray(one.targets)
+    return arrays
+
+
+def _channels_first(x: NDArray[Any]) -> NDArray[np.float32]:
+    """(N, H, W) or (N, H, W, C), bytes or floats, → (N, C, H, W) floats in [0, 1]."""
+    x = x[..., None] if x.ndim == 3 else x
+    scale = np.float32(255) if x.dtype == np.uint8 else np.float32(1)
+    return np.ascontiguousarray(np.moveaxis(x.astype(np.float32) / scale, -1, 1))
+
+
+def _resize(x: Tensor, size: int) -> Tensor:
+    if size in (0, x.shape[-1]):
+        return x
+    return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+
+
+def _resize_labels(y: Tensor, size: int) -> Tensor:
+    if y.dim() == 1 or size in (0, y.shape[-1]):
+        return y
+    return F.interpolate(y[:, None].float(), (size, size), mode="nearest")[:, 0].long()

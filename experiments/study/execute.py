@@ -1,0 +1,144 @@
+"""A whole study: plan, train the tuning grid, choose the rates, train the final runs; resumable at every line."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from idealgroups.errors import IdealGroupsError
+
+from .config import Images, Run, Study
+from .data import load
+from .engines import Engine
+from .grid import arms, final_runs, tuning_runs
+from .planned import PlanJob, Planned, initial_network, plan_strategies
+from .store import Store
+from .train import TrainJob, train
+
+Progress = Callable[[str, int], Callable[[], None]]
+"""(what, how many) → a function to call as each is done."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a call of :func:`run_study` did.
+
+    ``trained`` runs were trained, ``shared`` ones have the groups of another and took its result; ``failures`` has a
+    sentence for each strategy that could not be planned.
+    """
+
+    trained: int
+    shared: int
+    failures: tuple[str, ...]
+
+
+def run_study(
+    study: Study, store: Store, engine: Engine, progress: Progress = lambda what, total: lambda: None
+) -> Summary:
+    """Do what is missing of ``study`` in ``store``.
+
+    Runs that have the same groups are trained once and stored under the name of each strategy that asked for them.
+    """
+    check(study)
+    with engine:
+        tuned = _complete(tuning_runs(study), store, engine, _named(progress, "tuning runs"))
+        final = _complete(final_runs(study, store.results()), store, engine, _named(progress, "final runs"))
+    return Summary(
+        trained=tuned.trained + final.trained,
+        shared=tuned.shared + final.shared,
+        failures=tuple(dict.fromkeys(tuned.failures + final.failures)),
+    )
+
+
+def _named(progress: Progress, what: str) -> Progress:
+    return lambda step, total: progress(f"{what}: {step}", total)
+
+
+def check(study: Study) -> None:
+    """Meet what can go wrong before anything is computed: missing data, unknown networks, shapes that do not fit.
+
+    Raises:
+        IdealGroupsError: the first of them.
+    """
+    for arm in arms(study):
+        dataset = load(arm.images, study.data.folder, study.data.download)
+        network = initial_network(arm.network, dataset, seed=0).eval()
+        try:
+            logits = network(dataset.x_train[:2])
+        except RuntimeError as error:
+            raise IdealGroupsError(
+                f"{arm.network} does not take images of {dataset.size} px ({error}); "
+                "set data.size to a multiple of 4, 16 or more."
+            ) from None
+        if logits.shape[2:] != dataset.y_train.shape[1:]:
+            kind = "pixels" if logits.dim() == 4 else "images"
+            raise IdealGroupsError(
+                f"{arm.network} classifies {kind}, which does not fit {arm.images.name}; use unet with NAME-scenes "
+                "and the other networks with plain data sets."
+            )
+
+
+def _complete(runs: Sequence[Run], store: Store, engine: Engine, progress: Progress) -> Summary:
+    """Plan and train the runs that are not in the store."""
+    results = store.results()
+    done = {result.run for result in results}
+    missing = [run for run in runs if run not in done]
+    planned, failures = _plan(missing, engine, progress)
+    trained = {result.training: result.record for result in results}
+    waiting: dict[tuple[object, ...], list[Run]] = defaultdict(list)
+    shared = 0
+    for run in missing:
+        if run not in planned:
+            continue
+        training = (run.arm, run.learning_rate, run.seed, planned[run].groups)
+        if training in trained:
+            record = trained[training]
+            store.append([{**record, **_identity(run, planned[run], record["trained_as"])}])
+            shared += 1
+        else:
+            waiting[training].append(run)
+    jobs = [TrainJob(tuple(group), planned[group[0]].plan) for group in waiting.values()]
+    random.Random(0).shuffle(jobs)  # slow and fast ones mixed, so that the time left is told well
+    advance = progress("training", len(jobs))
+    for job, outcome in engine.map(train, jobs):
+        first = job.runs[0].hash
+        store.append({**_identity(run, planned[run], first), **asdict(outcome)} for run in job.runs)
+        shared += len(job.runs) - 1
+        advance()
+    return Summary(trained=len(jobs), shared=shared, failures=failures)
+
+
+def _plan(runs: Sequence[Run], engine: Engine, progress: Progress) -> tuple[dict[Run, Planned], tuple[str, ...]]:
+    """The plan of every run that has one, and a sentence for each that has not."""
+    groups: dict[tuple[str, Images, int, int], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.arm.network, run.arm.images, run.seed, run.arm.batch_size].append(run)
+    jobs = [PlanJob(*key, tuple(dict.fromkeys(run.strategy for run in group))) for key, group in groups.items()]
+    advance = progress("planning", len(jobs))
+    planned: dict[Run, Planned] = {}
+    failures = []
+    for job, plans in engine.map(plan_strategies, jobs):
+        by_strategy = {one.strategy: one for one in plans}
+        for run in groups[job.network, job.images, job.seed, job.batch_size]:
+            one = by_strategy[run.strategy]
+            if one.error:
+                failures.append(f"{job.network} on {job.images.name}, {run.strategy}: {one.error}")
+            else:
+                planned[run] = one
+        advance()
+    return planned, tuple(dict.fromkeys(failures))
+
+
+def _identity(run: Run, planned: Planned, trained_as: str) -> dict[str, Any]:
+    """The part of a run's line that is its own even where the training is shared."""
+    return {
+        "hash": run.hash,
+        "run": run.to_dict(),
+        "plan": planned.summary(),
+        "trained_as": trained_as,
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

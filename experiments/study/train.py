@@ -1,0 +1,157 @@
+"""One training run: a plan applied to a network, trained, validated each epoch and tested once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from idealgroups.conversion.surgery import apply
+from idealgroups.results import Plan
+
+from .config import Images, Run
+from .data import Dataset
+from .machine import describe_machine, pick_device
+from .planned import initial_network
+
+EVALUATION_BATCH = 500
+
+CHECK_EVERY = 50
+"""Steps between looks at the loss: a diverged epoch need not be trained to its end."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One training, for all ``runs`` that differ by nothing but the name of a strategy that chose these groups.
+
+    ``plan`` is :meth:`Plan.to_dict`, None for batch norm.
+    """
+
+    runs: tuple[Run, ...]
+    plan: dict[str, Any] | None
+
+    @property
+    def images(self) -> Images:
+        """The data set it needs."""
+        return self.runs[0].arm.images
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out. Lists have one value an epoch, the others are the last epoch's; NaN where the run diverged."""
+
+    train_losses: list[float]
+    val_losses: list[float]
+    val_accuracies: list[float]
+    diverged: bool
+    val_loss: float
+    test_loss: float
+    test_accuracy: float
+    steps: int
+    seconds: float
+    machine: dict[str, str] = field(default_factory=describe_machine)
+
+
+def train(job: TrainJob, dataset: Dataset) -> Outcome:
+    """Train one network. The same job on the same kind of machine gives the same outcome, bit by bit.
+
+    Batches are drawn anew each epoch, in an order that depends on the seed alone; the last, smaller one is left out.
+    A loss that is not finite ends the run as diverged.
+    """
+    started = time.perf_counter()
+    run = job.runs[0]
+    device = pick_device()
+    dataset = dataset.to(device)
+    network = _network(run, job.plan, dataset).to(device)
+    optimizer = _optimizer(run, network)
+    batch_size = min(run.arm.batch_size, len(dataset.x_train))
+    steps_per_epoch = len(dataset.x_train) // batch_size
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=run.arm.epochs * steps_per_epoch)
+    generator = torch.Generator().manual_seed(run.seed)
+    train_losses, val_losses, val_accuracies = [], [], []
+    steps = 0
+    for _ in range(run.arm.epochs):
+        network.train()
+        total = torch.zeros((), device=device)
+        for x, y in _batches(dataset, batch_size, run.arm.flip, generator):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+            steps += 1
+            if steps % CHECK_EVERY == 0 and not math.isfinite(float(total)):
+                break
+        val_loss, val_accuracy = evaluate(network, dataset.x_val, dataset.y_val)
+        train_losses.append(float(total) / steps_per_epoch)
+        val_losses.append(val_loss)
+        val_accuracies.append(val_accuracy)
+        if not math.isfinite(train_losses[-1] + val_loss):
+            break
+    finished = math.isfinite(train_losses[-1] + val_losses[-1])
+    test_loss, test_accuracy = evaluate(network, dataset.x_test, dataset.y_test) if finished else (math.nan, math.nan)
+    diverged = not math.isfinite(test_loss)
+    return Outcome(
+        train_losses=train_losses,
+        val_losses=val_losses,
+        val_accuracies=val_accuracies,
+        diverged=diverged,
+        val_loss=math.nan if diverged else val_losses[-1],
+        test_loss=test_loss,
+        test_accuracy=test_accuracy,
+        steps=steps,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy and the share of right labels (of pixels, where pixels are classified)."""
+    network.eval()
+    loss = torch.zeros((), device=x.device, dtype=torch.float64)
+    right = torch.zeros((), device=x.device, dtype=torch.float64)
+    for start in range(0, len(x), EVALUATION_BATCH):
+        labels = y[start : start + EVALUATION_BATCH]
+        logits = network(x[start : start + EVALUATION_BATCH])
+        loss += F.cross_entropy(logits, labels, reduction="sum").double()
+        right += (logits.argmax(1) == labels).sum()
+    return float(loss) / y.numel(), float(right) / y.numel()
+
+
+def _network(run: Run, plan: dict[str, Any] | None, dataset: Dataset) -> nn.Module:
+    network = initial_network(run.arm.network, dataset, run.seed)
+    if plan is not None:
+        network = apply(Plan.from_dict(plan), network, inplace=True)
+    # Convolutions are faster with the channels last, on CPUs and GPUs alike.
+    return network.to(memory_format=torch.channels_last)
+
+
+def _optimizer(run: Run, network: nn.Module) -> torch.optim.Optimizer:
+    rate, decay = run.learning_rate, run.arm.weight_decay
+    if run.arm.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+    return torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
+
+
+def _batches(
+    dataset: Dataset, batch_size: int, flip: bool, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    count = len(dataset.x_train)
+    order = torch.randperm(count, generator=generator)
+    mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
+    for start in range(0, count - batch_size + 1, batch_size):
+        rows = order[start : start + batch_size]
+        x, y = dataset.x_train[rows], dataset.y_train[rows]
+        if flip:
+            mirror = mirrored[rows].to(x.device)
+            x = torch.where(mirror[:, None, None, None], x.flip(-1), x)
+            if y.dim() == 3:
+                y = torch.where(mirror[:, None, None], y.flip(-1), y)
+        yield x.contiguous(memory_format=torch.channels_last), y

@@ -1,0 +1,195 @@
+"""The command line: load, call, print. Everything else is in the library."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console, RenderableType
+
+from .. import __version__
+from ..errors import IdealGroupsError
+from ..results import Plan
+from ..sandbox.calling import check_seed
+from ..synthetic import Data, synthetic
+from ..theory.strategies import HABITS
+from .networks import load_model, parse_shape
+
+app = App(
+    name="idealgroups",
+    help="The ideal number of groups for every normalization layer of a network, from theory, without training.",
+    version=__version__,
+)
+
+Model = Annotated[
+    str,
+    Parameter(
+        help="torchvision:NAME, timm:NAME, FILE.py:FACTORY or package.module:FACTORY. "
+        "A factory returns a model, or (model, example_inputs) for one that takes several inputs."
+    ),
+]
+Input = Annotated[
+    str | None,
+    Parameter(
+        name="--input",
+        help="Sizes of one sample, without the batch, as in 3x128x128. Default: the model's own, else 3x224x224.",
+    ),
+]
+Batch = Annotated[int, Parameter(help="Samples in the synthetic batch.")]
+Seed = Annotated[int, Parameter(help="Of the weights, the input and the loss. Same seed, same plan.")]
+Kind = Annotated[Data, Parameter(help="pink: 1/f noise with a mean for each image, like photographs. noise: white.")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object and nothing else.")]
+
+
+@app.command(name="plan")
+def plan_command(
+    model: Model,
+    /,
+    *,
+    strategy: Annotated[str, Parameter(help="isometric, hybrid, block, or an existing method.")] = "isometric",
+    input_shape: Input = None,
+    batch: Batch = 8,
+    seed: Seed = 0,
+    data: Kind = "pink",
+    save: Annotated[Path | None, Parameter(help="Write the plan as JSON to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the ideal number of groups of every normalization layer."""
+    from ..api import plan
+    from ..tables import plan_table
+
+    if save is not None and not save.parent.is_dir():
+        raise IdealGroupsError(f"cannot write the plan to {save}: there is no folder {save.parent}; make it first.")
+    network, inputs, name = _network(model, input_shape, batch, seed, data)
+    made = plan(network, inputs, strategy=strategy, seed=seed, name=name)
+    if save is not None:
+        made.save(save)
+    if as_json:
+        sys.stdout.write(made.to_json() + "\n")
+        return
+    _print(*plan_table(made))
+    where = f'ig.Plan.load("{save}")' if save is not None else "ig.plan(model, example_inputs)"
+    _print(
+        "",
+        "Apply it in Python, before training:",
+        f"    model = ig.apply({where}, model)    # import idealgroups as ig",
+    )
+
+
+@app.command(name="measure")
+def measure_command(
+    model: Model,
+    /,
+    *,
+    plan: Annotated[Path | None, Parameter(help="A saved plan: measure before and after, side by side.")] = None,
+    input_shape: Input = None,
+    batch: Batch = 8,
+    seed: Seed = 0,
+    data: Kind = "pink",
+    plot: Annotated[Path | None, Parameter(help="Draw log u over depth to this PNG, SVG or PDF.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the relative gradient of every weight layer, without and with a plan."""
+    from ..measurement import measure
+    from ..plots import save_gradients
+    from ..tables import measurement_table
+
+    loaded = None if plan is None else Plan.load(plan)
+    network, inputs, name = _network(model, input_shape, batch, seed, data)
+    measured = [("before" if loaded else "u", measure(network, inputs, seed=seed, name=name))]
+    if loaded:
+        measured.append(("after", measure(network, inputs, plan=loaded, seed=seed, name=name)))
+    if plot is not None:
+        save_gradients(plot, measured, title=f"{name} on {measured[0][1].input}")
+    if as_json:
+        _print_json({title: one.to_dict() for title, one in measured} if loaded else measured[0][1].to_dict())
+        return
+    _print(*measurement_table(measured))
+    if plot is not None:
+        _print(f"plot: {plot}")
+
+
+@app.command(name="compare")
+def compare_command(
+    model: Model,
+    /,
+    *,
+    strategies: Annotated[
+        str, Parameter(help="Names joined by commas.")
+    ] = f"isometric,hybrid,block,{','.join(HABITS)}",
+    input_shape: Input = None,
+    batch: Batch = 8,
+    seed: Seed = 0,
+    data: Kind = "pink",
+    as_json: Json = False,
+) -> None:
+    """Set the isometric plan beside the existing methods, one row a strategy."""
+    from ..api import compare
+    from ..tables import comparison_table
+
+    network, inputs, name = _network(model, input_shape, batch, seed, data)
+    plans = compare(network, inputs, strategies.replace(" ", "").split(","), seed=seed, name=name)
+    if as_json:
+        _print_json([plan.to_dict() for plan in plans])
+        return
+    _print(*comparison_table(plans))
+
+
+def main(arguments: Sequence[str] | None = None, app: App = app) -> None:
+    """Run the command line; user errors are one sentence on standard error and exit code 2."""
+    warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except (IdealGroupsError, CycloptsError) as error:
+        print(f"idealgroups: {_sentence(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader (head, less) has left; Python would complain about its own standard output
+        raise SystemExit(0) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _network(model: str, shape: str | None, batch: int, seed: int, data: Data) -> tuple[torch.nn.Module, Any, str]:
+    if batch < 1:
+        raise IdealGroupsError(f"--batch {batch} is no batch; give 1 or more.")
+    wanted = None if shape is None else parse_shape(shape)
+    check_seed(seed)
+    with contextlib.redirect_stdout(sys.stderr):  # what a factory prints is not our output
+        spec = load_model(model, seed)
+    if spec.inputs is not None and wanted is None:
+        return spec.model, spec.inputs, spec.name
+    try:
+        samples = synthetic((batch, *(wanted or spec.shape)), data, seed)
+    except (RuntimeError, MemoryError):
+        raise IdealGroupsError(
+            f"{batch} inputs of {'x'.join(map(str, wanted or spec.shape))} do not fit into memory; give smaller ones."
+        ) from None
+    return spec.model, spec.arguments(samples), spec.name
+
+
+def _print(*parts: RenderableType) -> None:
+    console = Console(soft_wrap=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(width=160, highlight=False)
+    for part in parts:
+        console.print(part, markup=False)
+
+
+def _print_json(data: Any) -> None:
+    sys.stdout.write(json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    main()

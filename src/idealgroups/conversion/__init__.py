@@ -1,0 +1,1 @@
+"""Change a model: match a plan, replace its norms."""

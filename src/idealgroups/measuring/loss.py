@@ -1,0 +1,74 @@
+"""The default loss: a fixed random projection of whatever the model returns, so that no labels are needed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import IdealGroupsError
+
+Loss = Callable[[Any], Tensor]
+"""Takes the model's output, returns a scalar."""
+
+
+def random_projection(seed: int) -> Loss:
+    """A loss Σ ⟨output, r⟩ / √numel over all floating outputs, r standard normal and fixed by ``seed``.
+
+    Each output thus sends back a gradient of the same norm. A 0-dimensional output is a loss already and is added as it
+    is.
+
+    >>> loss = random_projection(0)
+    >>> x = torch.ones(2, 3, requires_grad=True)
+    >>> bool(loss({"a": x, "b": [x * 2]}) == loss((x, x * 2)))
+    True
+    """
+
+    def loss(output: Any) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        total: Tensor | None = None
+        for tensor in tensors(output):
+            if tensor.is_complex():
+                tensor = torch.view_as_real(tensor)
+            if not tensor.is_floating_point() or not tensor.requires_grad or tensor.numel() == 0:
+                continue
+            if tensor.ndim == 0:
+                part = tensor
+            else:
+                r = torch.randn(tensor.shape, generator=generator, device="cpu").to(tensor)
+                part = (tensor * r).sum() / tensor.numel() ** 0.5
+            total = part if total is None else total + part
+        if total is None:
+            raise IdealGroupsError(
+                "nothing the model returned depends on its weights, so there is no gradient to measure; pass loss=, a "
+                "function from the model's output to one number, or put the model in train() mode."
+            )
+        return total
+
+    return loss
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor inside tuples, lists, dicts, dataclasses and the attributes of other objects, in order.
+
+    >>> [t.item() for t in tensors({"a": torch.tensor(1), "b": (torch.tensor(2), None)})]
+    [1, 2]
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors(getattr(value, field.name))
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        for item in vars(value).values():
+            if isinstance(item, Tensor | Mapping | list | tuple):  # not objects: they may refer to one another
+                yield from tensors(item)

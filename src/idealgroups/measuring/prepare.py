@@ -1,0 +1,144 @@
+"""The copy of a model that is measured in place of the user's own, so that nothing of theirs can change.
+
+The copy differs from the model where measuring needs it to: float32 instead of half precision, no dropout, gradients
+for every weight, and layers that were initialised to contribute nothing (zero γ, zero convolutions, small LayerScale)
+set to where training will soon bring them; otherwise whole branches would show a gradient of zero.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import IdealGroupsError
+from ..norms.recognise import recognise
+from ..sandbox.copying import copy_model, refuse_unsupported
+
+SMALL_SCALE = 0.1
+"""A scale that starts at or below this in every channel is a residual branch switched off at initialisation."""
+
+_HALF = (torch.float16, torch.bfloat16)
+_DROP = re.compile(r"drop|stochasticdepth", re.IGNORECASE)
+_WEIGHT_NAME = re.compile(r"weight|kernel|filter|^[wW]\d*$")
+_SCALE_NAME = re.compile(r"gamma|scale|alpha|gain|lambda|resweight|weight", re.IGNORECASE)
+_NOT_A_SCALE = re.compile(r"bias|token|embed|position|table|temperature|logit|mean|std", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter whose relative gradient is measured; ``owner`` is the module that holds it."""
+
+    name: str
+    owner: str
+    parameter: nn.Parameter
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """``model``: the copy. ``weights``: its weight layers. ``woken``: names of parameters that were switched on."""
+
+    model: nn.Module
+    weights: tuple[Weight, ...]
+    woken: frozenset[str]
+
+
+def scratch_copy(model: nn.Module, seed: int) -> Scratch:
+    """Copy ``model`` and prepare the copy for measuring.
+
+    Raises:
+        IdealGroupsError: the model is wrapped, compiled, lazy or cannot be copied.
+    """
+    refuse_unsupported(model)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise IdealGroupsError("the model is on the meta device, without values; build it on a real device to plan it.")
+    copy = copy_model(model)
+    for tensor in (*copy.parameters(), *copy.buffers()):
+        if tensor.dtype in _HALF:
+            tensor.data = tensor.data.float()
+    for module in copy.modules():
+        if _DROP.search(type(module).__name__) and not any(module.children()):
+            module.training = False
+        for key, value in list(vars(module).items()):
+            if isinstance(value, torch.dtype) and value in _HALF:  # models that cast by a dtype of their own
+                setattr(module, key, torch.float32)
+    weights = find_weights(copy)
+    woken = _wake(copy, weights, seed)
+    trained = {id(weight.parameter) for weight in weights}
+    for parameter in copy.parameters():
+        parameter.grad = None
+        parameter.requires_grad_(id(parameter) in trained and parameter.is_floating_point())
+    return Scratch(copy, weights, woken)
+
+
+def find_weights(model: nn.Module) -> tuple[Weight, ...]:
+    """Every weight of two or more dimensions, once: convolutions, linear, recurrent and attention layers.
+
+    Known by the parameter's name: ``weight`` in it, or ``kernel``, ``filters`` and ``w``, as people name their own.
+
+    >>> [w.name for w in find_weights(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)))]
+    ['0.weight', '2.weight']
+    """
+    found: dict[int, Weight] = {}
+    for owner, module in model.named_modules(remove_duplicate=True):
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag | nn.LayerNorm) or recognise(module) is not None:
+            continue
+        own = module.named_parameters(recurse=False)
+        direct = {name: p for name, p in own if _WEIGHT_NAME.search(name) and p.ndim >= 2}
+        for name in [name for name in direct if name.endswith("_g") and name[:-1] + "v" in direct]:
+            del direct[name]  # weight norm splits W into a direction v, which is the weight layer, and a length g
+        parametrized = getattr(module, "parametrizations", None)
+        if isinstance(parametrized, nn.ModuleDict):
+            for tensor_name, parts in parametrized.items():
+                wide = [(f"parametrizations.{tensor_name}.{n}", p) for n, p in parts.named_parameters() if p.ndim >= 2]
+                if _WEIGHT_NAME.search(tensor_name) and wide:
+                    name, parameter = max(wide, key=lambda item: item[1].numel())
+                    direct[name] = parameter
+        for name, parameter in direct.items():
+            full = f"{owner}.{name}" if owner else name
+            found.setdefault(id(parameter), Weight(full, owner, parameter))
+    return tuple(found.values())
+
+
+@torch.no_grad()
+def _wake(model: nn.Module, weights: tuple[Weight, ...], seed: int) -> frozenset[str]:
+    """Switch on what was initialised to contribute nothing; return the names of those parameters."""
+    woken = set()
+    gammas = {}
+    slopes = {id(module.weight) for module in model.modules() if isinstance(module, nn.PReLU)}
+    for module in model.modules():
+        norm = recognise(module)
+        gamma = getattr(module, "weight", None)
+        if norm is not None and isinstance(gamma, Tensor):
+            gammas[id(gamma)] = gamma
+    layers = {id(weight.parameter) for weight in weights}
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        local = name.rsplit(".", 1)[-1]
+        if parameter.numel() == 0 or not parameter.is_floating_point():
+            continue
+        if id(parameter) in gammas:
+            if not parameter.any():
+                parameter.fill_(1.0)
+                woken.add(name)
+        elif id(parameter) in layers:
+            if not parameter.any():
+                fan_in = max(parameter[0].numel(), 1)
+                noise = torch.randn(parameter.shape, generator=generator, device="cpu") * (2 / fan_in) ** 0.5
+                parameter.copy_(noise)
+                woken.add(name)
+        elif id(parameter) not in slopes and _is_idle_scale(local, parameter):
+            parameter.fill_(1.0)
+            woken.add(name)
+    return frozenset(woken)
+
+
+def _is_idle_scale(name: str, parameter: Tensor) -> bool:
+    """LayerScale, ReZero and the like: one small number for all channels."""
+    one_axis = max(parameter.shape, default=1) == parameter.numel()
+    if not one_axis or not _SCALE_NAME.search(name) or _NOT_A_SCALE.search(name):
+        return False
+    first = parameter.reshape(-1)[0]
+    return bool(first.abs() <= SMALL_SCALE) and bool((parameter == first).all())

@@ -1,0 +1,1 @@
+"""Run somebody else's model without a trace."""

@@ -1,0 +1,181 @@
+"""A copy of a model that shares nothing with it, also where ``copy.deepcopy`` gives up; and what must not be copied."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import UninitializedBuffer
+from torch.overrides import TorchFunctionMode
+
+from ..errors import IdealGroupsError
+
+_WRAPPERS = {
+    "DistributedDataParallel": "wrapped in DistributedDataParallel; plan and convert the network before wrapping it",
+    "DataParallel": "wrapped in DataParallel; plan and convert the network before wrapping it",
+    "FullyShardedDataParallel": "wrapped in FullyShardedDataParallel; plan and convert the network before wrapping it",
+    "FSDPModule": "sharded by fully_shard; plan and convert the network before sharding it",
+    "DeepSpeedEngine": "wrapped in a DeepSpeedEngine; plan and convert the network before deepspeed.initialize",
+    "AbstractGradSampleModule": "made private by Opacus; plan and convert the network before make_private",
+    "OptimizedModule": "compiled; plan and convert the network before torch.compile",
+    "ScriptModule": "a TorchScript module; plan and convert the Python network before scripting or tracing it",
+    "_ConvBnNd": "fused for quantization; plan and convert the network before preparing it for quantization",
+}
+"""Classes, by name so that none has to be imported, around or inside which no layer can be exchanged."""
+
+_TORCH_KEEPS = frozenset(vars(nn.Module()))
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class CopyAnyTensor(TorchFunctionMode):
+    """Deep-copies the tensors torch refuses to: results of operations by value, and the buffers of lazy modules."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.__deepcopy__:
+            tensor = args[0]
+            if isinstance(tensor, UninitializedBuffer):
+                blank: Any = UninitializedBuffer  # its annotations do not know device and dtype
+                return blank(device=tensor.device, dtype=tensor.dtype)
+            if not tensor.is_leaf:
+                return tensor.detach().clone()
+        return func(*args, **(kwargs or {}))
+
+
+def copy_model(model: Model) -> Model:
+    """A deep copy: parameters, buffers, hooks and flags, but no gradients; a change to either does not reach the other.
+
+    Tensors that autograd made (the ``weight`` that ``torch.nn.utils.weight_norm`` recomputes on each call, a stored
+    activation) are copied by value, without their history. Process groups are shared, for they cannot be copied.
+    Weak references point into the copy, and what somebody put on a parameter (``no_decay = True``) stays on it.
+
+    Raises:
+        IdealGroupsError: the model holds something Python cannot copy (an open file, a lock), or calls its own layers
+            in a way that a copy would share (a function that refers to them).
+
+    >>> layer = nn.utils.spectral_norm(nn.Linear(2, 2))
+    >>> twin = copy_model(layer)
+    >>> twin.weight_orig is layer.weight_orig, bool((twin.weight_orig == layer.weight_orig).all())
+    (False, True)
+    """
+    groups = (getattr(module, "process_group", None) for module in model.modules())
+    memo: dict[int, Any] = {id(group): group for group in groups if group is not None}
+    _refuse_shared_layers(model)
+    try:
+        with torch.inference_mode(False), CopyAnyTensor():
+            twin = copy.deepcopy(model, memo)
+    except Exception as error:
+        # Whatever a user's own __deepcopy__ or __reduce__ raises: the way out is the same.
+        raise IdealGroupsError(
+            f"cannot copy the {type(model).__name__} ({type(error).__name__}: {error}); "
+            "take what cannot be copied off the model while you plan it; apply needs no copy with inplace=True."
+        ) from error
+    own = {id(module) for module in model.modules()}
+    shared = next((name for name, module in twin.named_modules() if id(module) in own), None)
+    if shared is not None:
+        raise IdealGroupsError(
+            f"a copy of the {type(model).__name__} shares {shared or 'itself'} with it (a __deepcopy__ that does not "
+            "copy), so planning would change the model; mend that __deepcopy__ or take it off while you plan."
+        )
+    _carry_over(model, twin, memo)
+    return twin
+
+
+def _refuse_shared_layers(model: nn.Module) -> None:
+    """A function is not copied: one that refers to a layer would make the copy run the original's."""
+    own = {id(module): name for name, module in model.named_modules()}
+    for name, module in model.named_modules():
+        for key, value in attributes(module):
+            found = next((id(layer) for layer in _layers_of(value) if id(layer) in own), None)
+            if found is not None:
+                subject = f"{name}.{key}" if name else key
+                raise IdealGroupsError(
+                    f"{subject} is a function that refers to {own[found] or 'the model'}, so a copy would run the "
+                    "original's layers; make it a method or a module, or plan before it is put there (torch.compile, "
+                    "wrappers of forward)."
+                )
+
+
+def attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """What somebody set on a module, without what torch keeps there (hooks run with a copy as they are)."""
+    for key, value in vars(module).items():
+        if key not in _TORCH_KEEPS:
+            yield key, value
+
+
+def _layers_of(value: Any, depth: int = 3) -> Iterator[nn.Module]:
+    """Modules that a function refers to: in its closure, as the owner of a method, or through what it wraps."""
+    if not isinstance(value, FunctionType) or depth == 0:
+        return
+    for cell in value.__closure__ or ():
+        try:
+            content = cell.cell_contents
+        except ValueError:  # an empty cell
+            continue
+        owner = getattr(content, "__self__", content)
+        if isinstance(owner, nn.Module):
+            yield owner
+        yield from _layers_of(content, depth - 1)
+    wrapped = getattr(value, "__wrapped__", None)
+    if isinstance(owner := getattr(wrapped, "__self__", None), nn.Module):
+        yield owner
+    yield from _layers_of(wrapped, depth - 1)
+
+
+def _carry_over(model: nn.Module, twin: nn.Module, memo: dict[int, Any]) -> None:
+    """What deepcopy leaves behind: where weak references point, and flags on parameters."""
+    for module in twin.modules():
+        for key, value in list(attributes(module)):
+            if type(value) is weakref.ref and id(value()) in memo:
+                vars(module)[key] = weakref.ref(memo[id(value())])
+    for parameter, copied in zip(model.parameters(), twin.parameters(), strict=True):
+        flags = {key: value for key, value in vars(parameter).items() if isinstance(value, bool | int | float | str)}
+        for key, value in flags.items():
+            if key not in vars(copied):
+                setattr(copied, key, value)
+
+
+def is_lazy(module: nn.Module) -> bool:
+    """An uninitialised lazy module, whose number of channels is not known yet."""
+    has_uninitialized = getattr(module, "has_uninitialized_params", None)
+    return bool(callable(has_uninitialized) and has_uninitialized())
+
+
+def refuse_unsupported(model: nn.Module) -> None:
+    """Raise unless ``model`` is an ordinary module all the way down.
+
+    Raises:
+        IdealGroupsError: it, or a module in it, is wrapped for parallel training, sharded, compiled, scripted, or a
+            lazy module that has not seen its first input. The message says what to do first.
+
+    >>> refuse_unsupported(nn.DataParallel(nn.Linear(2, 2)))
+    Traceback (most recent call last):
+    ...
+    idealgroups.errors.IdealGroupsError: the model is wrapped in DataParallel; plan and convert the network before \
+wrapping it.
+    """
+    if not isinstance(model, nn.Module):
+        raise IdealGroupsError(f"expected a torch.nn.Module, but got a {type(model).__name__}.")
+    for name, module in model.named_modules():
+        subject = f"{name} in the model" if name else "the model"
+        # A module's own .compile() leaves its class alone.
+        compiled = ["OptimizedModule"] if getattr(module, "_compiled_call_impl", None) is not None else []
+        for base in [*compiled, *(cls.__name__ for cls in type(module).__mro__)]:
+            if base in _WRAPPERS:
+                raise IdealGroupsError(f"{subject} is {_WRAPPERS[base]}.")
+        if is_lazy(module):
+            raise IdealGroupsError(
+                f"{subject} is a {type(module).__name__} that has not seen an input yet; "
+                "run the model once on an example, then plan and convert it."
+            )

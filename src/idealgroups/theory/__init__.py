@@ -1,0 +1,1 @@
+"""Gradient scale and the number of groups. NumPy only."""

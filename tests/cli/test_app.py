@@ -1,0 +1,228 @@
+"""The command line: what a person reads, what a program reads, and errors of one sentence with exit code 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from idealgroups.cli.app import main
+
+NETS = """
+import torch
+from torch import nn
+
+def plain():
+    layers = []
+    for i in range(3):
+        layers += [nn.Conv2d(3 if i == 0 else 16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+
+def with_inputs():
+    return plain(), (torch.ones(2, 3, 8, 12),)
+
+def no_norm():
+    return nn.Linear(3, 3)
+
+def broken():
+    raise RuntimeError("cannot be built")
+
+def not_a_model():
+    return 3
+
+def talkative():
+    print("building", flush=True)
+    return plain()
+
+def exploding():
+    net = plain()
+    nn.init.constant_(net[0].weight, float("inf"))
+    return net
+"""
+SITE_KEYS = (
+    "name kind num_channels positions groups_before ideal num_groups channels_per_group gain note".split()  # noqa: SIM905
+)
+PLAN_KEYS = [
+    "model",
+    "strategy",
+    "input",
+    "seed",
+    "budget",
+    "trend_before",
+    "trend_after",
+    "spread_before",
+    "spread_after",
+    "seconds",
+    "sites",
+    "not_understood",
+    "pooled",
+    "tolerance",
+    "lowest_trend",
+]
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    return "my_nets.py"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = 0
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_plan_prints_a_table_a_summary_and_how_to_apply_it(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "plan", f"{nets}:plain", "--input", "3x16x16")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].split() == [
+        "layer",
+        "kind",
+        "channels",
+        "positions",
+        "before",
+        "ideal",
+        "groups",
+        "per",
+        "group",
+        "gain",
+    ]
+    assert "my_nets:plain on 8x3x16x16, isometric, budget ε = " in out
+    assert "ig.apply(" in out
+
+
+def test_json_is_one_object_and_save_writes_the_same(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "plan", f"{nets}:plain", "--input", "3x16x16", "--json", "--save", "plan.json")
+    assert (code, err) == (0, "")
+    data = json.loads(out)
+    assert list(data) == PLAN_KEYS
+    assert [list(site) for site in data["sites"]] == [SITE_KEYS] * 3
+    assert json.loads(Path("plan.json").read_text()) == data
+
+
+def test_a_factory_may_bring_its_inputs(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "plan", f"{nets}:with_inputs")
+    assert code == 0
+    assert "my_nets:with_inputs on (2x3x8x12), isometric" in out
+
+
+@pytest.mark.parametrize("model", ["raft_small", "lraspp_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large"])
+def test_torchvision_networks_that_take_more_than_images(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchvision")
+    code, out, err = run(capsys, "plan", f"torchvision:{model}", "--input", "3x128x128", "--batch", "2")
+    assert (code, err) == (0, "")
+    assert f"torchvision:{model} on " in out
+
+
+def test_same_seed_same_plan_and_another_seed_another_network(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def plan(seed: str) -> dict[str, object]:
+        data = json.loads(run(capsys, "plan", f"{nets}:plain", "--input", "3x16x16", "--json", "--seed", seed)[1])
+        return {key: value for key, value in data.items() if key != "seconds"}
+
+    assert plan("1") == plan("1") != plan("2")
+
+
+def test_measure_sets_before_and_after_side_by_side_and_draws(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "plan", f"{nets}:plain", "--input", "3x16x16", "--save", "plan.json")
+    code, out, err = run(
+        capsys, "measure", f"{nets}:plain", "--input", "3x16x16", "--plan", "plan.json", "--plot", "u.png"
+    )
+    assert (code, err) == (0, "")
+    assert "log u, before" in out
+    assert "log u, after" in out
+    assert Path("u.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = run(capsys, "measure", f"{nets}:plain", "--input", "3x16x16", "--json")
+    assert json.loads(out)["layers"][0]["name"] == "0.weight"
+
+
+def test_compare_prints_a_row_a_strategy(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "compare", f"{nets}:plain", "--input", "3x16x16")
+    assert (code, err) == (0, "")
+    rows = [line.split()[0] for line in out.splitlines()[1:11]]
+    assert rows == (
+        "isometric hybrid block fixed-32 gcd-32 channels-16 min-32-quarter sqrt layer instance".split()  # noqa: SIM905
+    )
+    for title in ("trend", "spread", "worst gain", "groups", "smallest group"):
+        assert title in out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "resnet50"], "names no model; write torchvision:resnet50"),
+        (["plan", "torchvision:resnet51"], "did you mean torchvision:resnet50"),
+        (["plan", "timm:resnet50gn"], "did you mean timm:resnet50_gn"),
+        (["plan", "no_nets.py:plain"], "there is no file no_nets.py"),
+        (["plan", "my_nets.py:plane"], "did you mean my_nets.py:plain?"),
+        (["plan", "my_nets.py:no_norm", "--input", "3"], "no normalization layer"),
+        (["plan", "my_nets.py:broken"], "raised RuntimeError: cannot be built"),
+        (["plan", "my_nets.py:not_a_model"], "returned a int, not a torch.nn.Module"),
+        (["plan", "my_nets.py:exploding", "--input", "3x8x8"], "not finite"),
+        (["plan", "no_such_package.nets:plain"], "there is no module 'no_such_package.nets'"),
+        (["plan", "my_nets.py:plain", "--input", "1x16x16"], "the model raised RuntimeError"),
+        (["plan", "my_nets.py:plain", "--input", "3,16,16"], "is no shape; write the sizes of one sample"),
+        (["plan", "my_nets.py:plain", "--batch", "0"], "give 1 or more"),
+        (["plan", "my_nets.py:plain", "--input", "3x²x16"], "is no shape"),
+        (["plan", "my_nets.py:plain", "--input", "3x999999x999999"], "8 inputs of 3x999999x999999 do not fit"),
+        (["plan", "my_nets.py:plain", "--seed", "99999999999999999999"], "seed must be an integer"),
+        (["plan", "my_nets.py:zzzz"], "others: "),
+        (["plan", "my_nets.py:plain", "--strategy", "isometrik"], "did you mean isometric?"),
+        (["plan", "my_nets.py:plain", "--inptu", "3x8x8"], "--input"),
+        (["plan", "my_nets.py:plain", "--input", "3x8x8", "--save", "no/such/folder/p.json"], "cannot write the plan"),
+        (["plan"], "MODEL"),
+        (["plann", "my_nets.py:plain"], "plan"),
+        (["measure", "my_nets.py:plain", "--plan", "nowhere.json"], "cannot read the plan nowhere.json"),
+        (["measure", "my_nets.py:plain", "--plan", "my_nets.py"], "is not JSON"),
+        (["measure", "my_nets.py:plain", "--input", "3x8x8", "--plot", "u.docx"], "cannot draw u.docx"),
+        (["compare", "my_nets.py:plain", "--strategies", "isometric,layers"], "did you mean layer?"),
+    ],
+)
+def test_errors_are_one_sentence_and_exit_code_2(
+    nets: str, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_a_plan_for_another_network_names_the_first_difference(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("wide.py").write_text(NETS.replace("16", "32"))
+    run(capsys, "plan", "wide.py:plain", "--input", "3x8x8", "--save", "wide.json")
+    code, _, err = run(capsys, "measure", f"{nets}:plain", "--input", "3x8x8", "--plan", "wide.json")
+    assert code == 2
+    assert "1 " in err
+    assert "32" in err
+    assert "16" in err
+
+
+def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "timm", None)
+    code, _, err = run(capsys, "plan", "timm:resnet50_gn")
+    assert code == 2
+    assert "pip install 'idealgroups[zoo]'" in err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    from idealgroups import __version__
+
+    assert run(capsys, "--version")[1].strip() == __version__
+    assert "plan" in run(capsys, "--help")[1]
+
+
+def test_what_a_factory_prints_does_not_get_into_the_json(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "plan", f"{nets}:talkative", "--input", "3x16x16", "--json")
+    assert code == 0
+    assert json.loads(out)["model"] == "my_nets:talkative"
+    assert "building" in err

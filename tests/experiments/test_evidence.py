@@ -1,0 +1,76 @@
+"""The claims of docs/results.md: held against the committed measurements, and measured anew where that is quick."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+import idealgroups as ig
+from idealgroups.cli.networks import load_model
+from idealgroups.synthetic import synthetic
+
+RESULTS = Path(__file__).parents[2] / "experiments" / "initialization.jsonl"
+RESNET50 = "torchvision:resnet50"
+NETWORKS = ("torchvision:resnet18", RESNET50, "torchvision:densenet121", "torchvision:mobilenet_v2", "timm:resnetv2_50")
+IN_FRONT_OF_THE_POOL = {
+    "torchvision:resnet18": "layer4.1.bn2",
+    RESNET50: "layer4.2.bn3",
+    "torchvision:densenet121": "features.norm5",
+    "torchvision:mobilenet_v2": "features.18.1",
+    "timm:resnetv2_50": "norm",
+}
+
+
+def records() -> list[tuple[dict[str, Any], ig.Plan]]:
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return [
+        (line["case"], ig.Plan.from_dict(line["plan"])) for line in lines if line["case"]["strategy"] == "isometric"
+    ]
+
+
+def width(plan: ig.Plan) -> float:
+    return median(site.channels_per_group for site in plan.sites)
+
+
+def test_resnet50_recovers_the_width_of_the_imagenet_search() -> None:
+    chosen = {(c["data"], c["px"], c["seed"]): plan for c, plan in records() if c["model"] == RESNET50}
+    for data in ("pink", "noise"):
+        for px in (128, 224):
+            for seed in range(5):
+                plan = chosen[data, px, seed]
+                assert 8 <= width(plan) <= 32
+                assert abs(plan.trend_after) <= 0.3
+
+
+def test_plans_of_five_seeds_agree_and_put_no_instance_norm_in_front_of_a_pool() -> None:
+    widths = defaultdict(dict)
+    for case, plan in records():
+        if case["data"] == "pink" and case["px"] == 128:
+            widths[case["model"]][case["seed"]] = width(plan)
+            last = next(site for site in plan.sites if site.name == IN_FRONT_OF_THE_POOL[case["model"]])
+            assert last.channels_per_group > 1
+    assert set(widths) == set(NETWORKS)
+    for by_seed in widths.values():
+        assert sorted(by_seed) == list(range(5))
+        assert max(by_seed.values()) <= 2 * min(by_seed.values())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_committed_plan_is_what_is_measured_now(name: str) -> None:
+    """Another machine sums in another order; the plan must not depend on that."""
+    pytest.importorskip("torchvision")
+    pytest.importorskip("timm")
+    committed = next(p for c, p in records() if (c["model"], c["data"], c["px"], c["seed"]) == (name, "pink", 128, 0))
+    plan = ig.plan(load_model(name, 0).model, synthetic((8, 3, 128, 128), "pink", 0), seed=0)
+    assert plan.trend_before == pytest.approx(committed.trend_before, abs=0.05)
+    limit = 0.5 if name == "torchvision:mobilenet_v2" else 0.3  # half a standard error of its trend is 0.47
+    assert abs(plan.trend_after) <= limit or plan.trend_after > 0
+    assert plan.lowest_trend is not None
+    assert plan.trend_after >= plan.lowest_trend
+    assert width(committed) / 2 <= width(plan) <= width(committed) * 2
+    assert 1.5 * (plan.budget or 0) >= (committed.budget or 0)

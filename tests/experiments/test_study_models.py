@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import idealgroups as ig
+from experiments.study.networks import NETWORKS, build
+
+NORMS = {
+    "mlp3": [256] * 3,
+    "mlp8": [256] * 8,
+    "plain9": [32] * 3 + [64] * 3 + [128] * 3,
+    "plain15": [32] * 15,
+    "unet": [16, 16, 32, 32, 64, 64, 32, 32, 16, 16],
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_trains_on_small_images(name: str) -> None:
+    network = build(name, 1, 10, 8)
+    logits = network(torch.randn(4, 1, 8, 8))
+    assert logits.shape == ((4, 10, 8, 8) if name == "unet" else (4, 10))
+    F.cross_entropy(logits, torch.zeros(logits.shape[:1] + logits.shape[2:], dtype=torch.long)).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norm_layers_are_what_the_name_says(name: str) -> None:
+    norms = [m for m in build(name, 3, 10, 16).modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert [norm.num_features for norm in norms] == NORMS[name]
+
+
+@pytest.mark.parametrize(("name", "depth"), [("resnet14", 14), ("resnet20", 20), ("resnet56", 56), ("resnet18", 18)])
+def test_resnets_have_the_depth_in_their_name(name: str, depth: int) -> None:
+    modules = build(name, 3, 10, 16).modules()
+    weights = [m for m in modules if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.kernel_size[0] == 3)]
+    assert len(weights) == depth
+
+
+def test_an_unknown_network_is_named_with_its_nearest_match() -> None:
+    with pytest.raises(ig.IdealGroupsError, match="did you mean mobilenet"):
+        build("mobilnet", 3, 10, 16)
+
+
+def test_a_network_of_timm_and_one_that_timm_does_not_have() -> None:
+    assert build("timm/resnet10t", 1, 5, 32)(torch.randn(2, 1, 32, 32)).shape == (2, 5)
+    with pytest.raises(ig.IdealGroupsError, match="timm cannot build 'resnet1O'"):
+        build("timm/resnet1O", 3, 10, 32)

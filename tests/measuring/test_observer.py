@@ -1,0 +1,252 @@
+"""Observation: exact against really regrouping, honest about what it cannot see, and without a trace on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import networks
+from idealgroups import IdealGroupsError
+from idealgroups.measuring.observer import Observer
+from idealgroups.theory.formulas import divisors
+
+Untouched = Callable[[nn.Module, Callable[[], Any]], Any]
+
+
+class Tapped(nn.Module):
+    """conv → GN → ReLU → conv, whose GN input and output gradient the test reads for itself."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, channels, 3, padding=1)
+        self.norm = nn.GroupNorm(groups, channels)
+        self.conv2 = nn.Conv2d(channels, 4, 3, padding=1)
+        nn.init.normal_(self.norm.weight)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(F.relu(self.norm(self.conv1(x))))
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(12, 3), (16, 1), (7, 7)])
+def test_curves_of_a_network_equal_regrouping_its_tensors(channels: int, groups: int) -> None:
+    model = Tapped(channels, groups).double()
+    x = torch.randn(3, 3, 6, 5, dtype=torch.float64)
+    weights = torch.randn(3, 4, 6, 5, dtype=torch.float64)
+
+    def loss(output: Tensor) -> Tensor:
+        return (output * weights).sum()
+
+    curves = Observer(model, x, loss).observe({"norm": groups}).curves["norm"]
+    z = model.conv1(x).detach()
+    normalized = F.group_norm(z, groups, eps=model.norm.eps).requires_grad_()
+    y = normalized * model.norm.weight[:, None, None] + model.norm.bias[:, None, None]
+    (d,) = torch.autograd.grad(loss(model.conv2(F.relu(y))), normalized)
+    widths = divisors(channels)
+    assert curves.channels_per_group.tolist() == widths
+    kept = []
+    for c in widths:
+        grouped = z.reshape(3, channels // c, -1)
+        s2 = grouped.var(-1, correction=0) + model.norm.eps
+        one = z.reshape(3, 1, -1).var(-1, correction=0) + model.norm.eps
+        amplification = float((one / s2).mean().log())
+        assert curves.amplification[widths.index(c)] == pytest.approx(amplification, abs=1e-6)
+        leaf = z.clone().requires_grad_()
+        (dz,) = torch.autograd.grad(F.group_norm(leaf, channels // c, eps=model.norm.eps), leaf, d)
+        unprojected = (d.reshape(3, channels // c, -1) ** 2).sum(-1) / s2
+        kept.append(float((dz**2).sum() / unprojected.sum()))
+    assert np.allclose(curves.projection, np.log(kept[-1]) - np.log(kept), atol=1e-6)
+
+
+def test_relative_gradients_are_those_of_autograd() -> None:
+    model = networks.group_normed().double()
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    seen = Observer(model, x, lambda y: y.square().sum()).observe(None)
+    model(x).square().sum().backward()
+    expected = {
+        n: float(p.grad.norm() / p.detach().norm())
+        for n, p in model.named_parameters()
+        if p.ndim > 1 and p.grad is not None
+    }
+    assert {g.name: pytest.approx(g.relative) for g in seen.gradients} == expected
+    assert [g.name for g in seen.gradients] == ["0.0.weight", "1.0.weight", "3.weight"]
+
+
+def test_execution_order_is_not_registration_order() -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(8, 2)
+            self.first = nn.Linear(4, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x))
+
+    seen = Observer(Backwards(), torch.randn(3, 4)).observe(None)
+    assert [g.name for g in seen.gradients] == ["first.weight", "last.weight"]
+
+
+def test_regrouping_is_what_the_model_would_do() -> None:
+    batch, group = networks.plain(), networks.plain()
+    for block in list(group)[:4]:
+        block[1] = nn.GroupNorm(4, 16)
+    group.load_state_dict(batch.state_dict(), strict=False)
+    x = torch.randn(4, 3, 8, 8)
+    as_planned = Observer(batch, x).observe({f"{i}.1": 4 for i in range(4)})
+    as_built = Observer(group, x).observe(None)
+    assert np.allclose(as_planned.log_u, as_built.log_u, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (networks.plain(), torch.randn(2, 3, 8, 8)),
+        (networks.group_normed().half(), torch.randn(2, 3, 8, 8).half()),
+        (networks.group_normed().bfloat16().eval(), torch.randn(2, 3, 8, 8).bfloat16()),
+        (networks.ZeroInit(), torch.randn(2, 3, 8, 8)),
+        (networks.mlp(), torch.randn(8, 20)),
+        (networks.Functional(), torch.randn(2, 3, 8, 8)),
+    ],
+    ids=["batch norm", "half", "bfloat16", "zero-initialised", "mlp", "functional"],
+)
+def test_nothing_changes(untouched: Untouched, model: nn.Module, x: Tensor) -> None:
+    next(iter(model.parameters())).requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.full_like(parameter, 0.5)
+    model.register_forward_hook(lambda module, args, output: None)
+    before = x.clone()
+
+    def work() -> None:
+        observer = Observer(model, x)
+        survey, _ = observer.survey()
+        observer.observe(dict.fromkeys(survey.positions, 1))
+
+    untouched(model, work)
+    assert torch.equal(x, before)
+
+
+def test_nothing_changes_when_the_model_raises_half_way(untouched: Untouched) -> None:
+    model = networks.plain()
+
+    class Bomb(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            torch.rand(3)
+            raise ValueError("half way")
+
+    model[2][2] = Bomb()
+    x = torch.randn(2, 3, 8, 8)
+    with pytest.raises(IdealGroupsError, match="half way"), torch.no_grad():
+        untouched(model, lambda: Observer(model, x).survey())
+
+
+def test_branches_that_start_at_zero_are_measured_switched_on() -> None:
+    model = networks.ZeroInit()
+    observer = Observer(model, torch.randn(2, 3, 8, 8))
+    assert observer.woken == {"branch1.1.weight", "branch2.2.weight", "layer_scale"}
+    seen = observer.observe(None)
+    assert seen.silent == ()
+    assert len(seen.gradients) == 5
+    assert all(g.relative > 1e-4 for g in seen.gradients)
+
+
+def test_functional_norms_are_seen_and_functional_dropout_is_off() -> None:
+    observer = Observer(networks.Functional(), torch.randn(2, 3, 8, 8))
+    survey, first = observer.survey()
+    assert survey.functional == {"block": "F.group_norm"}
+    assert list(survey.positions) == ["norm"]
+    assert np.array_equal(first.log_u, observer.observe(None).log_u)
+
+
+def test_a_norm_called_twice_and_one_never_called() -> None:
+    survey, seen = Observer(networks.Twice(), torch.randn(2, 3, 8, 8)).survey()
+    assert survey.silent_norms == ("unused",)
+    assert seen.curves["norm"].num_channels == 16
+
+
+def test_a_shared_norm_is_one_layer_with_its_smallest_map() -> None:
+    survey, seen = Observer(networks.Shared(), torch.randn(2, 3, 8, 8)).survey()
+    assert survey.positions == {"first.0": 16}
+    assert not seen.curves["first.0"].flat
+
+
+def test_only_a_norm_that_never_sees_a_second_position_is_flat() -> None:
+    class Pyramid(nn.Module):
+        """One head for maps of two sizes, the smaller one a single pixel, and a fully connected layer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
+            self.neck = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.neck(self.head(x).mean((2, 3)) + self.head(x.mean((2, 3), keepdim=True)).flatten(1))
+
+    survey, seen = Observer(Pyramid(), torch.randn(4, 3, 4, 4)).survey()
+    assert survey.positions == {"head.1": 1, "neck.1": 1}
+    assert {name: curve.flat for name, curve in seen.curves.items()} == {"head.1": False, "neck.1": True}
+
+
+def test_ratio_is_elements_in_over_elements_out() -> None:
+    class PreActivation(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3, padding=1)
+            self.norm = nn.BatchNorm2d(8)
+            self.conv = nn.Conv2d(8, 32, 3, 2, padding=1)
+            self.after = nn.BatchNorm2d(32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.after(self.conv(F.relu(self.norm(self.stem(x) * 2))))
+
+    survey, _ = Observer(PreActivation(), torch.randn(2, 3, 8, 8)).survey()
+    assert survey.ratios == {"norm": 8 * 64 / (32 * 16), "after": 8 * 64 / (32 * 16)}
+
+
+def without_a_word(y: Tensor) -> Tensor:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "loss", "message"),
+    [
+        (networks.plain(), torch.randn(2, 1, 8, 8), None, "the model raised RuntimeError.*inputs 2x1x8x8"),
+        (networks.plain(), torch.full((2, 3, 8, 8), torch.nan), None, "not finite"),
+        (networks.plain(), torch.randn(2, 3, 8, 8), lambda y: y, "one differentiable number"),
+        (networks.plain(), torch.randn(2, 3, 8, 8), lambda y: y["loss"], "the loss raised"),
+        (networks.plain(), torch.randn(2, 3, 8, 8), without_a_word, "the loss raised AssertionError[.]$"),
+        (networks.plain(), torch.randn(2, 3, 8, 8), lambda y: y.sum() * torch.inf, "not finite"),
+        (nn.Sequential(nn.BatchNorm2d(3)), torch.randn(2, 3, 8, 8), None, "depends on its weights|no weight layer"),
+    ],
+)
+def test_errors_are_one_sentence(model: nn.Module, x: Tensor, loss: Any, message: str) -> None:
+    with pytest.raises(IdealGroupsError, match=message):
+        Observer(model, x, loss).observe(None)
+
+
+def test_checkpointed_models_do_not_count_twice() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    class Checkpointed(nn.Module):
+        def __init__(self, use_reentrant: bool) -> None:
+            super().__init__()
+            self.net, self.use_reentrant = networks.plain(depth=3), use_reentrant
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.net[:3]:
+                x = checkpoint(block, x, use_reentrant=self.use_reentrant)
+            return self.net[3:](x)
+
+    x = torch.randn(2, 3, 8, 8)
+    model = Checkpointed(use_reentrant=False)
+    plain = Observer(model.net, x).observe({f"{i}.1": 4 for i in range(3)})
+    again = Observer(model, x).observe({f"net.{i}.1": 4 for i in range(3)})
+    assert np.allclose(plain.log_u, again.log_u, atol=1e-5)
+    for name, curve in plain.curves.items():
+        assert np.allclose(curve.projection, again.curves[f"net.{name}"].projection, atol=1e-4)
