@@ -3,12 +3,14 @@
 plan = ig.plan(model, example_inputs)             # a table; the model stays as it was
 model = ig.apply(plan, model)                     # GroupNorm layers with the planned groups
 model, plan = ig.convert(model, example_inputs)   # BatchNorm & co. → GroupNorm in one step
+model, done = ig.calibrate(model, trained, images)  # what the trained network knows, without labels or training
 ig.measure(model, example_inputs)                 # the relative gradient of every weight layer
 """
 
 from importlib.metadata import version as _version
 
 from .api import convert, plan
+from .calibration.calibrate import Calibration, calibrate
 from .conversion.norm_layer import norm_layer
 from .conversion.surgery import apply
 from .errors import IdealGroupsError
@@ -20,11 +22,13 @@ __version__ = _version("idealgroups")
 
 __all__ = [
     "STRATEGIES",
+    "Calibration",
     "IdealGroupsError",
     "Measurement",
     "Plan",
     "Site",
     "apply",
+    "calibrate",
     "convert",
     "measure",
     "norm_layer",

@@ -3,13 +3,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from study_cases import ARM, TINY, result
 
 from experiments.study.analysis import Regret, analyse, compare, ranks, regrets
 from experiments.study.choice import best_rates, rate_curve, sweep_winner
 from experiments.study.config import SWEEP_MEMBERS, Optimizer
 from experiments.study.grid import arms, final_runs
 from experiments.study.tables import ablations, by_network
+from study_cases import ARM, TINY, result
 
 INF = float("inf")
 STUDY = dataclasses.replace(TINY, strategies=("layer", "sweep"), final_seeds=(0, 1, 2), sgd=Optimizer((0.01, 0.1)))

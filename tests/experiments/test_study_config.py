@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from cyclopts import CycloptsError
-from study_cases import ARM, TINY
 
 import idealgroups as ig
 from experiments.study.cli import study_app
 from experiments.study.config import Data, Optimizer, Run, Study
 from experiments.study.grid import arms, tuning_runs
+from study_cases import ARM, TINY
 
 
 def parse(*tokens: str) -> Study:

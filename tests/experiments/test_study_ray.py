@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_cases import TINY
 
 import idealgroups as ig
 from experiments.study.engines import LocalEngine
 from experiments.study.execute import run_study
 from experiments.study.ray_engine import RayEngine
 from experiments.study.store import Result, Store, read_results
+from study_cases import TINY
 
 STUDY = dataclasses.replace(TINY, strategies=("fixed-32", "layer", "batch"), seeds=(0, 1, 2), final_seeds=())
 """Eighteen trainings."""

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from study_cases import TINY, record
 
 import idealgroups as ig
 from experiments.study import engines
@@ -26,6 +25,7 @@ from experiments.study.execute import Summary, check, run_study
 from experiments.study.report import BEGIN, END, write_report
 from experiments.study.store import Result, Store, read_results
 from experiments.study.train import TrainJob
+from study_cases import TINY, record
 
 FOREVER = 120
 

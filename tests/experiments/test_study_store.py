@@ -5,10 +5,10 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
-from study_cases import record
 
 import idealgroups as ig
 from experiments.study.store import Store, read_results
+from study_cases import record
 
 
 def append_many(folder: Path, seeds: range) -> None:

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from study_cases import ARM
 from torch import nn
 
 from experiments.study.config import Images, Run
@@ -13,6 +12,7 @@ from experiments.study.data import Dataset, load
 from experiments.study.engines import single_thread
 from experiments.study.planned import PlanJob, initial_network, plan_inputs, plan_strategies
 from experiments.study.train import Outcome, TrainJob, evaluate, train
+from study_cases import ARM
 
 DIGITS = Images("digits", 0, 320, 100, 100)
 

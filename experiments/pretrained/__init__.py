@@ -1,0 +1,1 @@
+"""What pretrained networks keep when group norm replaces their batch norm."""
