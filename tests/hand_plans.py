@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from idealgroups.norms.recognise import recognise
+from idealgroups.norms import inventory
 from idealgroups.results import NotUnderstood, Plan, Site
 
 
@@ -24,9 +24,8 @@ def plan_for(
 ) -> Plan:
     """A plan for every norm in ``model``; ``groups``: {name: number}, or a function of name and number of channels."""
     sites = []
-    for name, module in model.named_modules():
-        norm = recognise(module)
-        if norm is None or (isinstance(groups, Mapping) and name not in groups):
+    for name, norm in inventory(model).norms.items():
+        if isinstance(groups, Mapping) and name not in groups:
             continue
         number = groups[name] if isinstance(groups, Mapping) else groups(name, norm.num_channels)
         sites.append(make_site(name, norm.num_channels, number, norm.kind))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import idealgroups as ig
 from idealgroups.measurement import measure
 from idealgroups.measuring.loss import random_projection
-from idealgroups.norms.recognise import recognise
+from idealgroups.norms import inventory
 from idealgroups.planner import Network
 from idealgroups.results import Plan
 from idealgroups.sandbox.calling import call_model, copy_inputs, describe
@@ -68,7 +68,7 @@ def _examine(case: Case, record: dict[str, Any], stage: Enter) -> None:
     record |= _facts(model)
     record["input"] = describe(inputs)[:200]
     stage("plan")
-    if not any(recognise(module) for module in model.modules()):
+    if not inventory(model).norms:
         _refusal(model, inputs)
         record["outcome"] = "nothing to plan"
         return
@@ -102,7 +102,7 @@ def _facts(model: nn.Module) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "convolutions": len(convolutions),
         "depthwise": sum(c.groups == c.in_channels > 1 for c in convolutions),
-        "norms": sum(recognise(module) is not None for module in model.modules()),
+        "norms": len(inventory(model).norms),
     }
 
 

@@ -14,7 +14,6 @@ from .conversion.matching import Patterns
 from .errors import IdealGroupsError
 from .measuring.loss import Loss
 from .measuring.observer import Observation, Observer, Survey
-from .norms.recognise import why_not
 from .progress import Steps
 from .results import NotUnderstood, Plan, Site
 from .sandbox.calling import describe
@@ -89,12 +88,12 @@ class Network:
         patterns: Patterns = Patterns(),  # noqa: B008 — frozen
     ) -> None:
         started = time.perf_counter()
-        self._observer = Observer(model, example_inputs, loss, seed)
+        self._observer = Observer(model, example_inputs, loss, seed, patterns.why_not)
         self._seed = seed
         self._input = describe(example_inputs)
         if not self._observer.norms:
             self._refuse_without_norms(model)
-        patterns.check(self._observer.norms)
+        patterns.check(self._observer.found.names)
         survey, self.before = self._observer.survey()
         facts = _facts(self._observer, survey)
         self._facts = tuple(one for one in facts if patterns.why_not(one.name) is None)
@@ -182,7 +181,7 @@ class Network:
         return _Choice(groups, ideals, notes, observe(groups))
 
     def _refuse_without_norms(self, model: nn.Module) -> None:
-        odd = [f"{name} ({type(module).__name__})" for name, module in model.named_modules() if why_not(module)]
+        odd = [f"{name} ({type(model.get_submodule(name)).__name__})" for name in self._observer.found.odd]
         found = f"; not understood: {', '.join(odd[:3])}" if odd else ""
         raise IdealGroupsError(
             f"{type(model).__name__} has no normalization layer over channels, so there is no number of groups to "
@@ -200,7 +199,7 @@ def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
 
 
 def _not_understood(observer: Observer, survey: Survey) -> tuple[NotUnderstood, ...]:
-    odd = {name: why for name, module in observer.model.named_modules() if (why := why_not(module)) is not None}
+    odd = observer.found.odd
     missed = [
         NotUnderstood(name, f"calls {function} itself; make it a module, for a function's groups cannot be replaced")
         for name, function in survey.functional.items()

@@ -10,9 +10,19 @@ from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from idealgroups.norms import Norm, inventory
 from idealgroups.norms.group_norm_act import GroupNormAct
-from idealgroups.norms.recognise import is_lazy, is_token_layer_norm, recognise, why_not
-from idealgroups.norms.textbook import surprise
+from idealgroups.norms.recognise import is_token_layer_norm
+from idealgroups.norms.textbook import deviation_from_textbook
+from idealgroups.sandbox.supported import is_lazy
+
+
+def recognise(module: nn.Module) -> Norm | None:
+    return inventory(module).norms.get("")
+
+
+def why_not(module: nn.Module) -> str | None:
+    return inventory(module).odd.get("")
 
 
 class ReluBatchNorm(nn.BatchNorm2d):
@@ -123,7 +133,7 @@ def test_the_forwards_that_are_trusted_deserve_it(name: str) -> None:
     module, _ = KNOWN[name]
     norm = recognise(module)
     assert norm is not None
-    assert surprise(module, norm) is None
+    assert deviation_from_textbook(module, norm) is None
 
 
 class GlobLN(ChannelsFirst):

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from idealgroups.norms.recognise import recognise
+from idealgroups.norms import inventory
 from idealgroups.synthetic import synthetic
 
 from . import Case
@@ -48,7 +48,7 @@ def choose() -> None:
         for name in timm.list_models(module=family):
             with torch.device("meta"):
                 model = timm.create_model(name, pretrained=False)
-            if not name.startswith("test_") and any(recognise(module) for module in model.modules()):
+            if not name.startswith("test_") and inventory(model).norms:
                 sized.append((sum(p.numel() for p in model.parameters()), name, _px(model.pretrained_cfg)))
         stems: set[str] = set()
         for size, name, px in sorted(sized):

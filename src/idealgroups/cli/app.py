@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from .. import __version__
 from ..errors import IdealGroupsError
 from ..results import Plan
-from ..sandbox.calling import check_seed
+from ..sandbox.generators import check_seed
 from ..synthetic import Data, synthetic
 from ..theory.strategies import HABITS
 from .networks import load_model, parse_shape

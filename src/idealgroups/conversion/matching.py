@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ..errors import IdealGroupsError
-from ..norms.recognise import is_token_layer_norm, recognise, why_not
+from ..norms import Inventory, Norm, inventory
 from ..results import Plan, Site
 from .trained import outside
 
@@ -51,10 +51,14 @@ class Patterns:
 
 @dataclass(frozen=True)
 class Work:
-    """``groups``: {layer: number of groups} for the layers to change. ``left``: {layer: why} for all others."""
+    """``groups``: {layer: number of groups} for the layers to change. ``left``: {layer: why} for all others.
+
+    ``norms``: what the layers to change are.
+    """
 
     groups: dict[str, int] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    norms: dict[str, Norm] = field(default_factory=dict)
 
 
 def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
@@ -69,8 +73,9 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
     if not isinstance(plan, Plan):
         raise IdealGroupsError(f"a Plan is needed, not a {type(plan).__name__}; make one with idealgroups.plan.")
     modules = dict(model.named_modules(remove_duplicate=False))
-    normalizing = {name: why for name, module in model.named_modules() if (why := _normalizes(module)) is not None}
-    patterns.check({*normalizing, *plan.num_groups})
+    found = inventory(model, patterns.why_not)
+    first = {id(module): name for name, module in model.named_modules()}
+    patterns.check({*found.names, *plan.num_groups})
     work = Work()
     planned: dict[int, Site] = {}
     for site in plan.sites:
@@ -78,7 +83,7 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
         if why is not None:
             work.left[site.name] = why
             continue
-        module = _layer(site, modules, normalizing)
+        module, norm = _layer(site, modules, found, first)
         twin = planned.setdefault(id(module), site)
         if twin.num_groups != site.num_groups:
             raise IdealGroupsError(
@@ -89,6 +94,8 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
             work.left[site.name] = "has its planned number of groups already"
         elif twin is site:
             work.groups[site.name] = site.num_groups
+            work.norms[site.name] = norm
+    normalizing = {name: _why_unchanged(name, found) for name in modules if name in found.names}
     others = {n: why for n, why in normalizing.items() if n not in work.left and id(modules[n]) not in planned}
     _leave(others, plan, patterns, work)
     return work
@@ -121,25 +128,27 @@ def _leave(others: dict[str, str], plan: Plan, patterns: Patterns, work: Work) -
         )
 
 
-def _normalizes(module: nn.Module) -> str | None:
-    """None: not a normalization layer; "": one that can be replaced; otherwise why it cannot."""
-    if recognise(module) is not None:
-        return ""
-    return TOKEN_LAYER_NORM if is_token_layer_norm(module) else why_not(module)
+def _why_unchanged(name: str, found: Inventory) -> str:
+    """Why the layer ``name`` cannot be replaced; "" where it can."""
+    if name in found.tokens:
+        return TOKEN_LAYER_NORM
+    return found.odd.get(name) or found.skipped.get(name) or ""
 
 
-def _layer(site: Site, modules: dict[str, nn.Module], normalizing: dict[str, str]) -> nn.Module:
-    """The module a site stands for."""
+def _layer(
+    site: Site, modules: dict[str, nn.Module], found: Inventory, first: dict[int, str]
+) -> tuple[nn.Module, Norm]:
+    """The module a site stands for, and what it is; ``first`` names the modules as ``found`` does."""
     another = "this plan is for another network:"
     name = site.name or "the model itself"
     if site.name not in modules:
-        raise IdealGroupsError(f"{another} the model has no {name}; {_near(site.name, normalizing)}.")
+        raise IdealGroupsError(f"{another} the model has no {name}; {_near(site.name, sorted(found.names))}.")
     module = modules[site.name]
-    norm = recognise(module)
+    norm = found.norms.get(first[id(module)])
     if norm is None:
-        why = _normalizes(module)
-        found = f"a {type(module).__name__}" + (f" ({why})" if why else "")
-        raise IdealGroupsError(f"{another} {name} is a {site.kind} there and {found} here; make a plan for this model.")
+        why = _why_unchanged(first[id(module)], found)
+        here = f"a {type(module).__name__}" + (f" ({why})" if why else "")
+        raise IdealGroupsError(f"{another} {name} is a {site.kind} there and {here} here; make a plan for this model.")
     if norm.num_channels != site.num_channels:
         raise IdealGroupsError(
             f"{another} {name} has {site.num_channels} channels there and {norm.num_channels} here; "
@@ -155,7 +164,7 @@ def _layer(site: Site, modules: dict[str, nn.Module], normalizing: dict[str, str
             f"the forward of {name} was exchanged on the layer itself (by a tool that hooks into it); "
             f"undo that first, or leave the layer out with exclude={site.name!r}."
         )
-    return module
+    return module, norm
 
 
 def _listed(patterns: str | Collection[str] | None) -> Collection[str]:

@@ -14,10 +14,11 @@ from typing import Generic
 
 from torch import Tensor, nn
 
+from ..norms import Norm
 from ..norms.group_norm_act import GroupNormAct
-from ..norms.recognise import Norm, recognise
 from ..results import Plan
-from ..sandbox.copying import Model, copy_model, refuse_unsupported
+from ..sandbox.copying import Model, copy_model
+from ..sandbox.supported import refuse_unsupported
 from .matching import Patterns, fit
 from .trained import warn_of_lost_training
 
@@ -114,8 +115,7 @@ def replace_norms(
     replaced: dict[str, tuple[str, int]] = {}
     parameters: dict[int, nn.Parameter] = {}
     for name, groups in work.groups.items():
-        norm = recognise(modules[name])
-        assert norm is not None  # `fit` saw the same layer
+        norm = work.norms[name]
         replaced[name] = (norm.kind, groups)
         _become_group_norm(modules[name], norm, groups, parameters)
     return Surgery(target, replaced, work.left)
@@ -126,10 +126,12 @@ def _become_group_norm(module: nn.Module, norm: Norm, groups: int, parameters: d
     if isinstance(module, nn.GroupNorm):
         module.num_groups = groups
         return
-    affine = norm.weight is not None or norm.bias is not None
     blank = GroupNormAct if norm.after else nn.GroupNorm
-    state = vars(blank(groups, norm.num_channels, eps=norm.eps, affine=affine, device="meta"))
-    state["_parameters"] = {name: _as_parameter(getattr(module, name, None), parameters) for name in ("weight", "bias")}
+    state = vars(blank(groups, norm.num_channels, eps=norm.eps, affine=norm.affine, device="meta"))
+    state["_parameters"] = {
+        "weight": None if norm.weight is None else _as_parameter(getattr(module, norm.weight), parameters),
+        "bias": None if norm.bias is None else _as_parameter(getattr(module, norm.bias), parameters),
+    }
     state["_modules"] |= module._modules
     fresh = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
     kept = {key: value for key, value in vars(module).items() if key not in _SETTINGS and key not in fresh}
@@ -137,9 +139,7 @@ def _become_group_norm(module: nn.Module, norm: Norm, groups: int, parameters: d
     module.__dict__ = state | kept
 
 
-def _as_parameter(tensor: Tensor | None, parameters: dict[int, nn.Parameter]) -> nn.Parameter | None:
-    if tensor is None:
-        return None
+def _as_parameter(tensor: Tensor, parameters: dict[int, nn.Parameter]) -> nn.Parameter:
     if isinstance(tensor, nn.Parameter):
         if tensor.ndim != 1:  # the parameter stays, for an optimizer may know it
             tensor.data = tensor.data.reshape(-1)

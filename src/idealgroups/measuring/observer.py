@@ -20,8 +20,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import IdealGroupsError
-from ..norms.recognise import Norm, recognise
-from ..sandbox.calling import call_model, check_seed, copy_inputs, describe, one_line, sandbox
+from ..norms import Inventory, Norm
+from ..sandbox.calling import call_model, copy_inputs, describe, one_line
+from ..sandbox.generators import check_seed, sandbox
 from ..sandbox.snapshot import Snapshot
 from ..theory.curves import Curves, Moments, curves
 from ..theory.formulas import Floats, spread, trend, trend_error
@@ -96,10 +97,17 @@ class _Pass:
 class Observer:
     """A scratch copy of ``model`` with its inputs and loss, ready to be observed with any numbers of groups."""
 
-    def __init__(self, model: nn.Module, example_inputs: Any, loss: Loss | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        loss: Loss | None = None,
+        seed: int = 0,
+        skip: Callable[[str], str | None] = lambda name: None,
+    ) -> None:
         check_seed(seed)
         with torch.inference_mode(False):  # outside of it, tensors of inference mode become ordinary ones
-            self._scratch: Scratch = scratch_copy(model, seed)
+            self._scratch: Scratch = scratch_copy(model, seed, skip)
             self._inputs = copy_inputs(example_inputs)
         if isinstance(self._inputs, Tensor) and self._inputs.is_floating_point() and not self._inputs.any():
             raise IdealGroupsError("the example inputs are all zero, which no gradient gets past; give data or noise.")
@@ -112,7 +120,7 @@ class Observer:
         self.norms: dict[str, Norm] = {}
         self._modules: dict[str, nn.Module] = {}
         for name, module in self._scratch.model.named_modules(remove_duplicate=True):
-            norm = recognise(module)
+            norm = self.found.norms.get(name)
             if norm is not None:
                 self.norms[name] = norm
                 self._modules[name] = module
@@ -132,6 +140,11 @@ class Observer:
     def model(self) -> nn.Module:
         """The scratch copy."""
         return self._scratch.model
+
+    @property
+    def found(self) -> Inventory:
+        """The normalization layers of the copy."""
+        return self._scratch.found
 
     @property
     def woken(self) -> frozenset[str]:
@@ -295,12 +308,11 @@ class Observer:
             if now.groups is None or name not in now.groups:
                 trained = _as_trained(module, x)
                 if trained and isinstance(module, nn.SyncBatchNorm):  # here is no process to wait for
-                    y = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+                    y = F.batch_norm(x, None, None, norm.scale(module), norm.shift(module), training=True, eps=norm.eps)
                     return norm.finish(module, y)
                 y = original(*args, **kwargs)
             else:
-                weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-                flat = [None if v is None else v.reshape(-1).to(x.dtype) for v in (weight, bias)]
+                flat = [None if v is None else v.to(x.dtype) for v in (norm.scale(module), norm.shift(module))]
                 y = F.group_norm(x, now.groups[name], flat[0], flat[1], norm.eps)
                 if y.requires_grad:
                     y.register_hook(_gradient_moments(call, x.detach(), flat[0]))  # type: ignore[no-untyped-call]

@@ -8,14 +8,16 @@ set to where training will soon bring them; otherwise whole branches would show 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import IdealGroupsError
-from ..norms.recognise import recognise
-from ..sandbox.copying import copy_model, refuse_unsupported
+from ..norms import Inventory, Norm, inventory
+from ..sandbox.copying import copy_model
+from ..sandbox.supported import refuse_unsupported
 
 SMALL_SCALE = 0.1
 """A scale that starts at or below this in every channel is a residual branch switched off at initialisation."""
@@ -38,15 +40,19 @@ class Weight:
 
 @dataclass(frozen=True)
 class Scratch:
-    """``model``: the copy. ``weights``: its weight layers. ``woken``: names of parameters that were switched on."""
+    """``model``: the copy. ``weights``: its weight layers. ``woken``: names of parameters that were switched on.
+
+    ``found``: its normalization layers.
+    """
 
     model: nn.Module
     weights: tuple[Weight, ...]
     woken: frozenset[str]
+    found: Inventory
 
 
-def scratch_copy(model: nn.Module, seed: int) -> Scratch:
-    """Copy ``model`` and prepare the copy for measuring.
+def scratch_copy(model: nn.Module, seed: int, skip: Callable[[str], str | None] = lambda name: None) -> Scratch:
+    """Copy ``model`` and prepare the copy for measuring; ``skip`` tells which layers are not to be tried, and why.
 
     Raises:
         IdealGroupsError: the model is wrapped, compiled, lazy or cannot be copied.
@@ -64,17 +70,18 @@ def scratch_copy(model: nn.Module, seed: int) -> Scratch:
         for key, value in list(vars(module).items()):
             if isinstance(value, torch.dtype) and value in _HALF:  # models that cast by a dtype of their own
                 setattr(module, key, torch.float32)
-    weights = find_weights(copy)
-    woken = _wake(copy, weights, seed)
+    found = inventory(copy, skip)
+    weights = find_weights(copy, found.norms)
+    woken = _wake(copy, weights, found.norms, seed)
     trained = {id(weight.parameter) for weight in weights}
     for parameter in copy.parameters():
         parameter.grad = None
         parameter.requires_grad_(id(parameter) in trained and parameter.is_floating_point())
-    return Scratch(copy, weights, woken)
+    return Scratch(copy, weights, woken, found)
 
 
-def find_weights(model: nn.Module) -> tuple[Weight, ...]:
-    """Every weight of two or more dimensions, once: convolutions, linear, recurrent and attention layers.
+def find_weights(model: nn.Module, norms: Collection[str] = ()) -> tuple[Weight, ...]:
+    """Every weight of two or more dimensions, once: convolutions, linear, recurrent, attention; none of ``norms``.
 
     Known by the parameter's name: ``weight`` in it, or ``kernel``, ``filters`` and ``w``, as people name their own.
 
@@ -83,7 +90,7 @@ def find_weights(model: nn.Module) -> tuple[Weight, ...]:
     """
     found: dict[int, Weight] = {}
     for owner, module in model.named_modules(remove_duplicate=True):
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag | nn.LayerNorm) or recognise(module) is not None:
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag | nn.LayerNorm) or owner in norms:
             continue
         own = module.named_parameters(recurse=False)
         direct = {name: p for name, p in own if _WEIGHT_NAME.search(name) and p.ndim >= 2}
@@ -103,15 +110,15 @@ def find_weights(model: nn.Module) -> tuple[Weight, ...]:
 
 
 @torch.no_grad()
-def _wake(model: nn.Module, weights: tuple[Weight, ...], seed: int) -> frozenset[str]:
+def _wake(model: nn.Module, weights: tuple[Weight, ...], norms: Mapping[str, Norm], seed: int) -> frozenset[str]:
     """Switch on what was initialised to contribute nothing; return the names of those parameters."""
     woken = set()
     gammas = {}
     slopes = {id(module.weight) for module in model.modules() if isinstance(module, nn.PReLU)}
-    for module in model.modules():
-        norm = recognise(module)
-        gamma = getattr(module, "weight", None)
-        if norm is not None and isinstance(gamma, Tensor):
+    modules = dict(model.named_modules())
+    for owner, norm in norms.items():
+        if norm.weight is not None:
+            gamma = getattr(modules[owner], norm.weight)
             gammas[id(gamma)] = gamma
     layers = {id(weight.parameter) for weight in weights}
     generator = torch.Generator().manual_seed(seed)

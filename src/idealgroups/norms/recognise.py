@@ -8,13 +8,14 @@ activation must not get lost.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
+from torch.nn import UninitializedBuffer, UninitializedParameter
 
-from ..sandbox.copying import is_lazy
-from .textbook import surprise
+from ..sandbox.supported import is_lazy
+from .norm import Inventory, Norm
+from .textbook import deviation_from_textbook
 
 _CHANNEL_LAYER_NORM = re.compile(r"LayerNorm\w*[123]d")
 _ODD_NORMS = re.compile(
@@ -24,60 +25,46 @@ _ODD_NORMS = re.compile(
 _AFTER = ("drop", "act")
 _AFTER_GROUP_NORM = (*_AFTER, "activation")  # the layer itself stays when its number of groups changes
 _OWN_TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
-_READ_FORWARDS = ("torch.nn.", "torchvision.", "timm.", "idealgroups.")
-"""Packages whose forward methods were read: normalize, scale and shift, then ``drop`` and ``act``, nothing else."""
 
 
-@dataclass(frozen=True)
-class Norm:
-    """A normalization layer over (N, C, …), seen as what a GroupNorm in its place needs.
+def inventory(model: nn.Module, skip: Callable[[str], str | None] = lambda name: None) -> Inventory:
+    """Look at every module of ``model`` once.
 
-    ``weight`` (γ) and ``bias`` (β) have shape (C,) or are None; ``num_groups`` is None unless the layer is a group or
-    instance norm already; ``after`` holds the names of the child modules applied to the output (drop, activation).
+    Args:
+        model: any module.
+        skip: a layer's name → why it is not to be tried, or None. Layers of torch's own classes need no trial.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.LazyLinear(8), nn.LayerNorm(8))
+    >>> found = inventory(net)
+    >>> {name: norm.num_channels for name, norm in found.norms.items()}, list(found.tokens)
+    ({'1': 8}, ['4'])
     """
-
-    kind: str
-    num_channels: int
-    eps: float
-    num_groups: int | None
-    weight: Tensor | None
-    bias: Tensor | None
-    after: tuple[str, ...] = ()
-
-    def finish(self, module: nn.Module, y: Tensor) -> Tensor:
-        """Apply the layer's own activation, where it has one."""
-        for name in self.after:
-            y = getattr(module, name)(y)
-        return y
-
-
-def recognise(module: nn.Module) -> Norm | None:
-    """The layer as a :class:`Norm`, or None where it is something else.
-
-    >>> recognise(nn.BatchNorm2d(8)).num_channels, recognise(nn.LayerNorm(8))
-    (8, None)
-    """
-    norm = _by_class(module)
-    return None if norm is None or _objection(module, norm) else norm
-
-
-def why_not(module: nn.Module) -> str | None:
-    """A sentence on a module that normalizes channels in a way we cannot plan; None for everything else.
-
-    Only the module itself can tell here; what it calls is seen when it runs (:mod:`idealgroups.measuring`).
-
-    >>> why_not(type("RmsNorm2d", (nn.Module,), {})())
-    'RmsNorm2d normalizes in a way of its own, which no group norm stands for'
-    """
-    norm = _by_class(module)
-    if norm is not None:
-        return _objection(module, norm)
-    name = type(module).__name__
-    if is_token_layer_norm(module) or not _ODD_NORMS.search(name):
-        return None
-    if any(recognise(part) is not None for part in module.modules()):
-        return None  # a block that is named after the norm in it
-    return f"{name} normalizes in a way of its own, which no group norm stands for"
+    norms: dict[str, Norm] = {}
+    odd: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    tokens = set()
+    for name, module in model.named_modules():
+        if is_token_layer_norm(module):
+            tokens.add(name)
+            continue
+        norm = _by_class(module)
+        if norm is None:
+            continue
+        why = None if _is_trusted(module) else skip(name)
+        if why is not None:
+            skipped[name] = why
+        elif (objection := _objection(module, norm)) is not None:
+            odd[name] = objection
+        else:
+            norms[name] = norm
+    for name, module in model.named_modules():
+        inside = f"{name}." if name else ""
+        is_known = name in norms or name in odd or name in tokens or name in skipped
+        if not is_known and _ODD_NORMS.search(type(module).__name__):
+            if any(other.startswith(inside) for other in norms):
+                continue  # a block that is named after the norm in it
+            odd[name] = f"{type(module).__name__} normalizes in a way of its own, which no group norm stands for"
+    return Inventory(norms=norms, odd=odd, tokens=frozenset(tokens), skipped=skipped)
 
 
 def is_token_layer_norm(module: nn.Module) -> bool:
@@ -86,8 +73,11 @@ def is_token_layer_norm(module: nn.Module) -> bool:
 
 
 def _by_class(module: nn.Module) -> Norm | None:
-    """What the class promises; :func:`_objection` tells whether the module keeps to it."""
-    gamma = _vector(getattr(module, "weight", None))
+    """What the class promises; :func:`_objection` tells whether the module keeps to it.
+
+    Nothing is read from a module of another class but what torch itself keeps: attributes may have side effects.
+    """
+    weight, bias = (name if tensor_of(module, name) is not None else None for name in ("weight", "bias"))
     groups: int | None = None
     after: tuple[str, ...] = _AFTER
     if isinstance(module, nn.GroupNorm):
@@ -97,20 +87,22 @@ def _by_class(module: nn.Module) -> Norm | None:
         channels = module.num_features
     elif isinstance(module, nn.modules.instancenorm._InstanceNorm):
         channels = groups = module.num_features
-    elif gamma is not None and (_is_frozen_batch_norm(module) or _is_channel_layer_norm(module)):
-        channels = gamma.numel()
-    elif isinstance(module, nn.LayerNorm) and _is_channel_layer_norm(module):
+    elif _is_frozen_batch_norm(module):
+        channels = module._buffers["weight"].numel()  # type: ignore[union-attr]
+    elif not _is_channel_layer_norm(module):
+        return None
+    elif isinstance(module, nn.LayerNorm):
         channels = module.normalized_shape[0]
     else:
-        return None
+        channels = module._parameters["weight"].numel()  # type: ignore[union-attr]
     return Norm(
         kind=type(module).__name__,
         num_channels=int(channels),
         eps=float(getattr(module, "eps", 1e-5)),
         num_groups=groups,
-        weight=gamma,
-        bias=_vector(getattr(module, "bias", None)),
-        after=tuple(name for name in after if isinstance(getattr(module, name, None), nn.Module)),
+        weight=weight,
+        bias=bias,
+        after=tuple(name for name in after if isinstance(module._modules.get(name), nn.Module)),
     )
 
 
@@ -121,27 +113,31 @@ def _objection(module: nn.Module, norm: Norm) -> str | None:
         own = sorted(tensors | (set(module._modules) - set(_AFTER)))
         if own:
             return f"{norm.kind} has parameters or layers of its own ({', '.join(own)}), which a group norm would lose"
-    if is_lazy(module) or type(module).forward.__module__.startswith(_READ_FORWARDS):
-        return None
-    return surprise(module, norm)
+    return None if _is_trusted(module) else deviation_from_textbook(module, norm)
+
+
+def _is_trusted(module: nn.Module) -> bool:
+    """Torch's own forward is what its documentation says; a lazy layer cannot run yet."""
+    return is_lazy(module) or type(module).forward.__module__.startswith(("torch.nn.modules.", "idealgroups."))
 
 
 def _is_frozen_batch_norm(module: nn.Module) -> bool:
     names = ("weight", "bias", "running_mean", "running_var")
     frozen = any("FrozenBatchNorm" in cls.__name__ for cls in type(module).__mro__)
-    return frozen and all(isinstance(getattr(module, n, None), Tensor) for n in names)
+    return frozen and all(isinstance(module._buffers.get(name), Tensor) for name in names)
 
 
 def _is_channel_layer_norm(module: nn.Module) -> bool:
     """LayerNorm2d of torchvision and timm, and ConvNeXt's ``data_format="channels_first"``: over C of (N, C, …)."""
-    if getattr(module, "data_format", None) == "channels_first":
-        return _vector(getattr(module, "weight", None)) is not None and "LayerNorm" in type(module).__name__
+    if vars(module).get("data_format") == "channels_first":
+        return tensor_of(module, "weight") is not None and "LayerNorm" in type(module).__name__
     if not isinstance(module, nn.LayerNorm) or type(module).forward is nn.LayerNorm.forward:
         return False
     named = any(_CHANNEL_LAYER_NORM.search(cls.__name__) for cls in type(module).__mro__)
     return named and len(module.normalized_shape) == 1
 
 
-def _vector(value: object) -> Tensor | None:
-    known = isinstance(value, Tensor) and not isinstance(value, torch.nn.UninitializedParameter)
-    return value.reshape(-1) if known else None  # type: ignore[attr-defined]
+def tensor_of(module: nn.Module, name: str) -> Tensor | None:
+    """The parameter or buffer ``name`` as torch keeps it; no attribute is read, which could run somebody's code."""
+    value = {**module._buffers, **module._parameters}.get(name)
+    return None if isinstance(value, UninitializedBuffer | UninitializedParameter) else value

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..sandbox.copying import CopyAnyTensor
-
-if TYPE_CHECKING:
-    from .recognise import Norm
+from .norm import Norm
 
 _SPATIAL_SHAPES = ((2, 2), (3,), (2, 2, 2), ())
 _GAMMA, _MEAN, _VARIANCE = 10.0, 0.5, 2.0
@@ -20,7 +17,7 @@ _GAMMA, _MEAN, _VARIANCE = 10.0, 0.5, 2.0
 
 
 @torch.no_grad()
-def surprise(module: nn.Module, norm: Norm) -> str | None:
+def deviation_from_textbook(module: nn.Module, norm: Norm) -> str | None:
     """Run the class's forward on a copy and a small input; a sentence where it is not the textbook layer, else None.
 
     γ and running statistics are set, so that a layer initialised to zero shows what it does, and one that has been
@@ -30,7 +27,7 @@ def surprise(module: nn.Module, norm: Norm) -> str | None:
     if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
         return None
     try:
-        twin = _twin(module)
+        twin = _twin(module, norm)
     except Exception as error:  # whatever a user's __deepcopy__ or an exotic tensor raises
         return f"{norm.kind} has a forward of its own, which cannot be tried ({type(error).__name__}: {error})"
     with torch.random.fork_rng(devices=[]):
@@ -63,29 +60,29 @@ def _difference(twin: nn.Module, norm: Norm) -> str | None:
     return f"{norm.kind} has a forward of its own, which does not take one tensor of shape (N, C, …) ({failure})"
 
 
-def textbook(module: Any, norm: Norm, x: Tensor) -> Tensor:
+def textbook(module: nn.Module, norm: Norm, x: Tensor) -> Tensor:
     """What ``module`` is by name, in evaluation mode: group, instance, batch or channel-wise layer norm of ``x``."""
-    gamma, beta = (v if v is None else v.reshape(-1) for v in (module.weight, getattr(module, "bias", None)))
+    gamma, beta = norm.scale(module), norm.shift(module)
     if isinstance(module, nn.GroupNorm):
         return F.group_norm(x, module.num_groups, gamma, beta, norm.eps)
-    if not hasattr(module, "running_mean"):
+    if "running_mean" not in module._buffers:
         return F.layer_norm(x.movedim(1, -1), (norm.num_channels,), gamma, beta, norm.eps).movedim(-1, 1)
-    mean, var = module.running_mean, module.running_var
+    mean, var = module._buffers["running_mean"], module._buffers["running_var"]
     normalize = F.instance_norm if isinstance(module, nn.modules.instancenorm._InstanceNorm) else F.batch_norm
     return normalize(x, mean, var, gamma, beta, mean is None, eps=norm.eps)
 
 
-def _twin(module: nn.Module) -> nn.Module:
+def _twin(module: nn.Module, norm: Norm) -> nn.Module:
     with torch.inference_mode(False), CopyAnyTensor():
         twin = copy.deepcopy(module).float().cpu().eval()
     for part in twin.modules():
         for key, value in vars(part).items():
             if "hooks" in key and isinstance(value, dict):
                 value.clear()
-    if isinstance(twin.weight, Tensor):
-        twin.weight.fill_(_GAMMA)
+    if (gamma := norm.scale(twin)) is not None:
+        gamma.fill_(_GAMMA)
     for name, value in (("running_mean", _MEAN), ("running_var", _VARIANCE)):
-        statistic = getattr(twin, name, None)
+        statistic = twin._buffers.get(name)
         if isinstance(statistic, Tensor):
             statistic.fill_(value)
     return twin

@@ -1,4 +1,4 @@
-"""A copy of a model that shares nothing with it, also where ``copy.deepcopy`` gives up; and what must not be copied."""
+"""A copy of a model that shares nothing with it, also where ``copy.deepcopy`` gives up."""
 
 from __future__ import annotations
 
@@ -14,19 +14,6 @@ from torch.nn import UninitializedBuffer
 from torch.overrides import TorchFunctionMode
 
 from ..errors import IdealGroupsError
-
-_WRAPPERS = {
-    "DistributedDataParallel": "wrapped in DistributedDataParallel; plan and convert the network before wrapping it",
-    "DataParallel": "wrapped in DataParallel; plan and convert the network before wrapping it",
-    "FullyShardedDataParallel": "wrapped in FullyShardedDataParallel; plan and convert the network before wrapping it",
-    "FSDPModule": "sharded by fully_shard; plan and convert the network before sharding it",
-    "DeepSpeedEngine": "wrapped in a DeepSpeedEngine; plan and convert the network before deepspeed.initialize",
-    "AbstractGradSampleModule": "made private by Opacus; plan and convert the network before make_private",
-    "OptimizedModule": "compiled; plan and convert the network before torch.compile",
-    "ScriptModule": "a TorchScript module; plan and convert the Python network before scripting or tracing it",
-    "_ConvBnNd": "fused for quantization; plan and convert the network before preparing it for quantization",
-}
-"""Classes, by name so that none has to be imported, around or inside which no layer can be exchanged."""
 
 _TORCH_KEEPS = frozenset(vars(nn.Module()))
 
@@ -144,38 +131,3 @@ def _carry_over(model: nn.Module, twin: nn.Module, memo: dict[int, Any]) -> None
         for key, value in flags.items():
             if key not in vars(copied):
                 setattr(copied, key, value)
-
-
-def is_lazy(module: nn.Module) -> bool:
-    """An uninitialised lazy module, whose number of channels is not known yet."""
-    has_uninitialized = getattr(module, "has_uninitialized_params", None)
-    return bool(callable(has_uninitialized) and has_uninitialized())
-
-
-def refuse_unsupported(model: nn.Module) -> None:
-    """Raise unless ``model`` is an ordinary module all the way down.
-
-    Raises:
-        IdealGroupsError: it, or a module in it, is wrapped for parallel training, sharded, compiled, scripted, or a
-            lazy module that has not seen its first input. The message says what to do first.
-
-    >>> refuse_unsupported(nn.DataParallel(nn.Linear(2, 2)))
-    Traceback (most recent call last):
-    ...
-    idealgroups.errors.IdealGroupsError: the model is wrapped in DataParallel; plan and convert the network before \
-wrapping it.
-    """
-    if not isinstance(model, nn.Module):
-        raise IdealGroupsError(f"expected a torch.nn.Module, but got a {type(model).__name__}.")
-    for name, module in model.named_modules():
-        subject = f"{name} in the model" if name else "the model"
-        # A module's own .compile() leaves its class alone.
-        compiled = ["OptimizedModule"] if getattr(module, "_compiled_call_impl", None) is not None else []
-        for base in [*compiled, *(cls.__name__ for cls in type(module).__mro__)]:
-            if base in _WRAPPERS:
-                raise IdealGroupsError(f"{subject} is {_WRAPPERS[base]}.")
-        if is_lazy(module):
-            raise IdealGroupsError(
-                f"{subject} is a {type(module).__name__} that has not seen an input yet; "
-                "run the model once on an example, then plan and convert it."
-            )
