@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import IdealGroupsError
-from ..norms.recognise import recognise
-from ..sandbox.calling import check_seed
-from ..sandbox.copying import Model, copy_model, refuse_unsupported
+from ..norms import inventory
+from ..sandbox.copying import Model, copy_model
+from ..sandbox.generators import check_seed
+from ..sandbox.supported import refuse_unsupported
 from .batches import count_samples, read_batches
 from .engine import RUNNING, LayerFit, Outcome, fit_layers
 from .faithful import BUDGET
@@ -129,15 +130,13 @@ def fit_candidates(
 
 def fixed_candidates(model: nn.Module, reference: nn.Module) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """The layers that can be calibrated, each with its own number of groups; and {layer: why not} for the others."""
-    theirs = dict(reference.named_modules(remove_duplicate=False))
+    modules = dict(reference.named_modules(remove_duplicate=False))
+    theirs = {id(modules[name]): norm for name, norm in inventory(reference).norms.items()}
     candidates: dict[str, tuple[int, ...]] = {}
     left: dict[str, str] = {}
-    for name, module in model.named_modules():
-        norm = recognise(module)
-        if norm is None:
-            continue
-        twin = theirs.get(name)
-        other = None if twin is None else recognise(twin)
+    for name, norm in inventory(model).norms.items():
+        module = model.get_submodule(name)
+        other = theirs.get(id(modules.get(name)))
         if other is None:
             left[name] = "the reference has no normalization layer of this name"
         elif other.num_channels != norm.num_channels:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import IdealGroupsError
-from ..sandbox.calling import call_model, describe, one_line, sandbox
+from ..sandbox.calling import call_model, describe, one_line
+from ..sandbox.generators import sandbox
 from .batches import count_samples, move
 from .faithful import most_faithful_groups
 from .reference import Target, layer_input, record_targets

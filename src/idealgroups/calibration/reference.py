@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import IdealGroupsError
-from ..norms.recognise import recognise
+from ..norms import Norm, inventory
 from ..norms.textbook import textbook
 from .statistics import CallMoments, Floats
 
@@ -57,8 +57,12 @@ def record_targets(
     """The calls of the layers ``names`` during ``run(reference)``, in order, and what the network returned."""
     draw = torch.Generator().manual_seed(seed)
     targets: dict[str, list[Target]] = {}
-    modules = dict(reference.named_modules())
-    hooks = [modules[name].register_forward_hook(_hook(name, targets, draw), with_kwargs=True) for name in names]
+    modules = dict(reference.named_modules(remove_duplicate=False))
+    norms = {id(modules[name]): norm for name, norm in inventory(reference).norms.items()}
+    hooks = [
+        modules[name].register_forward_hook(_hook(name, norms[id(modules[name])], targets, draw), with_kwargs=True)
+        for name in names
+    ]
     try:
         return targets, run(reference)
     finally:
@@ -74,10 +78,8 @@ def layer_input(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     return found
 
 
-def _hook(name: str, targets: dict[str, list[Target]], draw: torch.Generator) -> Callable[..., None]:
+def _hook(name: str, norm: Norm, targets: dict[str, list[Target]], draw: torch.Generator) -> Callable[..., None]:
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-        norm = recognise(module)
-        assert norm is not None  # only such layers are recorded
         z = layer_input(name, args, kwargs)
         flat = _flat(textbook(module, norm, z) if norm.after else output)
         samples, _, size = flat.shape
