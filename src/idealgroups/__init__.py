@@ -12,7 +12,9 @@ from importlib.metadata import version as _version
 from .api import convert, plan
 from .calibration.calibrate import Calibration, calibrate
 from .conversion.norm_layer import norm_layer
+from .conversion.restoring import restore, set_groups
 from .conversion.surgery import apply
+from .conversion.travel import groups
 from .errors import IdealGroupsError
 from .measurement import Measurement, measure
 from .results import Plan, Site
@@ -30,7 +32,10 @@ __all__ = [
     "apply",
     "calibrate",
     "convert",
+    "groups",
     "measure",
     "norm_layer",
     "plan",
+    "restore",
+    "set_groups",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -53,12 +53,12 @@ class Patterns:
 class Work:
     """``groups``: {layer: number of groups} for the layers to change. ``left``: {layer: why} for all others.
 
-    ``norms``: what the layers to change are.
+    ``norms``: what the layers of the model are, by their first names.
     """
 
     groups: dict[str, int] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
-    norms: dict[str, Norm] = field(default_factory=dict)
+    norms: Mapping[str, Norm] = field(default_factory=dict)
 
 
 def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
@@ -76,14 +76,14 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
     found = inventory(model, patterns.why_not)
     first = {id(module): name for name, module in model.named_modules()}
     patterns.check({*found.names, *plan.num_groups})
-    work = Work()
+    work = Work(norms=found.norms)
     planned: dict[int, Site] = {}
     for site in plan.sites:
         why = patterns.why_not(site.name)
         if why is not None:
             work.left[site.name] = why
             continue
-        module, norm = _layer(site, modules, found, first)
+        module = _layer(site, modules, found, first)
         twin = planned.setdefault(id(module), site)
         if twin.num_groups != site.num_groups:
             raise IdealGroupsError(
@@ -94,7 +94,6 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
             work.left[site.name] = "has its planned number of groups already"
         elif twin is site:
             work.groups[site.name] = site.num_groups
-            work.norms[site.name] = norm
     normalizing = {name: _why_unchanged(name, found) for name in modules if name in found.names}
     others = {n: why for n, why in normalizing.items() if n not in work.left and id(modules[n]) not in planned}
     _leave(others, plan, patterns, work)
@@ -135,10 +134,8 @@ def _why_unchanged(name: str, found: Inventory) -> str:
     return found.odd.get(name) or found.skipped.get(name) or ""
 
 
-def _layer(
-    site: Site, modules: dict[str, nn.Module], found: Inventory, first: dict[int, str]
-) -> tuple[nn.Module, Norm]:
-    """The module a site stands for, and what it is; ``first`` names the modules as ``found`` does."""
+def _layer(site: Site, modules: dict[str, nn.Module], found: Inventory, first: dict[int, str]) -> nn.Module:
+    """The module a site stands for; ``first`` names the modules as ``found`` does."""
     another = "this plan is for another network:"
     name = site.name or "the model itself"
     if site.name not in modules:
@@ -164,7 +161,7 @@ def _layer(
             f"the forward of {name} was exchanged on the layer itself (by a tool that hooks into it); "
             f"undo that first, or leave the layer out with exclude={site.name!r}."
         )
-    return module, norm
+    return module
 
 
 def _listed(patterns: str | Collection[str] | None) -> Collection[str]:

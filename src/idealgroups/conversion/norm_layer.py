@@ -13,6 +13,7 @@ from ..errors import IdealGroupsError
 from ..norms.group_norm_act import GroupNormAct
 from ..results import Plan, Site
 from ..sandbox.calling import one_line
+from .travel import carry
 
 NormLayer = Callable[..., nn.GroupNorm]
 """``norm_layer(num_channels)``, as torchvision and timm call it; their keywords for batch norm are understood."""
@@ -64,7 +65,9 @@ def norm_layer(
                 f"call {number} of norm_layer should make {site.name} with {site.num_channels} channels, but asks for "
                 f"{num_channels}: give norm_layer the same function that builds the network."
             )
-        return style.make(site.num_groups, num_channels, **settings)
+        layer = style.make(site.num_groups, num_channels, **settings)
+        carry(layer, [""])
+        return layer
 
     return planned
 

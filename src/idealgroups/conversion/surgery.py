@@ -1,9 +1,4 @@
-"""Give the normalization layers of a model their planned number of groups. The only file that changes modules.
-
-A layer is turned into a group norm where it stands: the object stays and its class becomes ``torch.nn.GroupNorm``, as
-torch's own lazy modules do it. So every parent, list or hook that knows the layer knows the group norm, a layer that is
-the model itself can be converted, and the very same γ and β parameters stay in use (optimizers and ties keep theirs).
-"""
+"""Carry out a plan: its layers become group norms, and what was replaced and left is told."""
 
 from __future__ import annotations
 
@@ -12,19 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from torch import Tensor, nn
-
-from ..norms import Norm
-from ..norms.group_norm_act import GroupNormAct
 from ..results import Plan
 from ..sandbox.copying import Model, copy_model
 from ..sandbox.supported import refuse_unsupported
+from .change import all_or_nothing, set_norms
 from .matching import Patterns, fit
 from .trained import warn_of_lost_training
-
-_SETTINGS = {"num_features", "num_channels", "num_groups", "eps", "affine", "elementwise_affine", "normalized_shape"}
-_SETTINGS |= {"momentum", "track_running_stats", "process_group", "data_format", "_fast_norm"}
-"""What the constructors of normalization layers set; anything else that someone put on a layer stays there."""
+from .travel import Settings
 
 
 @dataclass(frozen=True)
@@ -60,6 +49,7 @@ def apply(
     Arguments, errors and warnings as in :func:`replace_norms`, which also tells what was replaced, left and why.
 
     >>> import torch, idealgroups as ig
+    >>> from torch import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU())
     >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="channels-16")
     >>> ig.apply(plan, net)[1].num_groups, type(net[1]).__name__
@@ -101,6 +91,7 @@ def replace_norms(
             did not run when it was made.
 
     >>> import torch, idealgroups as ig
+    >>> from torch import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.Flatten(), nn.Linear(1152, 8), nn.LayerNorm(8))
     >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="channels-16")
     >>> print(replace_norms(plan, net))
@@ -108,42 +99,13 @@ def replace_norms(
     left 1: layer norm over the last dimension, not over channels
     """
     refuse_unsupported(model)
-    work = fit(plan, model, Patterns(include, exclude))
+    patterns = Patterns(include, exclude)
+    work = fit(plan, model, patterns)
     warn_of_lost_training(model, work.groups)
     target = model if inplace else copy_model(model)
     modules = dict(target.named_modules(remove_duplicate=False))
-    replaced: dict[str, tuple[str, int]] = {}
-    parameters: dict[int, nn.Parameter] = {}
-    for name, groups in work.groups.items():
-        norm = work.norms[name]
-        replaced[name] = (norm.kind, groups)
-        _become_group_norm(modules[name], norm, groups, parameters)
+    replaced = {name: (type(modules[name]).__name__, number) for name, number in work.groups.items()}
+    settings = {s.name: Settings(s.num_groups) for s in plan.sites if patterns.why_not(s.name) is None}
+    with all_or_nothing() as undo:
+        set_norms(target, settings, work.norms, undo, "the plan")
     return Surgery(target, replaced, work.left)
-
-
-def _become_group_norm(module: nn.Module, norm: Norm, groups: int, parameters: dict[int, nn.Parameter]) -> None:
-    """Turn ``module`` into a group norm; ``parameters`` remembers what a shared buffer became."""
-    if isinstance(module, nn.GroupNorm):
-        module.num_groups = groups
-        return
-    blank = GroupNormAct if norm.after else nn.GroupNorm
-    state = vars(blank(groups, norm.num_channels, eps=norm.eps, affine=norm.affine, device="meta"))
-    state["_parameters"] = {
-        "weight": None if norm.weight is None else _as_parameter(getattr(module, norm.weight), parameters),
-        "bias": None if norm.bias is None else _as_parameter(getattr(module, norm.bias), parameters),
-    }
-    state["_modules"] |= module._modules
-    fresh = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
-    kept = {key: value for key, value in vars(module).items() if key not in _SETTINGS and key not in fresh}
-    module.__class__ = blank
-    module.__dict__ = state | kept
-
-
-def _as_parameter(tensor: Tensor, parameters: dict[int, nn.Parameter]) -> nn.Parameter:
-    if isinstance(tensor, nn.Parameter):
-        if tensor.ndim != 1:  # the parameter stays, for an optimizer may know it
-            tensor.data = tensor.data.reshape(-1)
-            tensor.grad = None
-        return tensor
-    flat = nn.Parameter(tensor.detach().reshape(-1), requires_grad=tensor.requires_grad)
-    return parameters.setdefault(id(tensor), flat)
