@@ -29,7 +29,7 @@ from rich.progress import track
 from experiments.common.markdown import replace_section
 from idealgroups.cli.networks import load_model
 from idealgroups.measurement import Measurement, measure
-from idealgroups.measuring.observer import WeightGradient
+from idealgroups.measuring.observation import WeightGradient
 from idealgroups.planner import Network
 from idealgroups.plots import draw_gradients
 from idealgroups.results import Plan

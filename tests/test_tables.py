@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from idealgroups.measurement import Measurement
-from idealgroups.measuring.observer import WeightGradient
+from idealgroups.measuring.observation import WeightGradient
 from idealgroups.plots import save_gradients
 from idealgroups.results import NotUnderstood, Plan, Site
 from idealgroups.tables import as_text, comparison_table, measurement_table

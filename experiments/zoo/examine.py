@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import idealgroups as ig
+from idealgroups.errors import NoNormalizationError
 from idealgroups.measurement import measure
 from idealgroups.measuring.loss import random_projection
 from idealgroups.norms import inventory
@@ -125,11 +126,9 @@ def _state(model: nn.Module) -> Any:
 def _refusal(model: nn.Module, inputs: Any) -> None:
     try:
         ig.plan(model, inputs)
-    except ig.IdealGroupsError as error:
-        if "no normalization layer" not in str(error):
-            raise
-    else:
-        raise MissError("a plan was made for a network without a supported layer")
+    except NoNormalizationError:
+        return
+    raise MissError("a plan was made for a network without a supported layer")
 
 
 def _of_plans(plans: Mapping[str, Plan]) -> dict[str, Any]:

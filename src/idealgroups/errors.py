@@ -1,5 +1,69 @@
-"""The one exception a user of this library meets."""
+"""The exceptions that a user of this library meets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 class IdealGroupsError(Exception):
-    """Something the caller can mend. The message is one sentence that says what is wrong and what to do."""
+    """An error the caller can fix. The message is one sentence that says what is wrong and what to do.
+
+    ``cause``: the exception behind it, for example what the model raised; None if there is none.
+
+    >>> IdealGroupsError("the model raised ValueError.", cause=ValueError("too small")).cause
+    ValueError('too small')
+    """
+
+    def __init__(self, message: str = "", *, cause: BaseException | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the cause behind: other people's exceptions need not survive a pickle."""
+        return type(self), (str(self),)
+
+
+class NoNormalizationError(IdealGroupsError):
+    """The model has no normalization layer that a plan could be made for."""
+
+
+class InternalError(IdealGroupsError):
+    """A fault of this library, not of the caller: nothing to fix, something to report."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return class and message of ``error`` without line breaks, not too long; a bare ``assert`` has no message."""
+    message = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed: on an accelerator, in torch's allocator for the CPU, or in Python.
+
+    >>> is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."))
+    True
+    """
+    named = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
+    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+
+
+@contextmanager
+def internal(doing: str) -> Iterator[None]:
+    """Turn an exception from code of our own into an :class:`InternalError`, so that no user is blamed for it.
+
+    An allocation that fails is nobody's fault, and an :class:`IdealGroupsError` has its sentence already.
+    """
+    try:
+        yield
+    except IdealGroupsError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise InternalError(
+            f"internal error of idealgroups while {doing} ({one_line(error)}); "
+            "this is a fault of the library and not of your model: please report it with the traceback above.",
+            cause=error,
+        ) from error

@@ -11,7 +11,8 @@ from torch import nn
 
 from .conversion.matching import Patterns, fit
 from .measuring.loss import Loss
-from .measuring.observer import Observer, WeightGradient
+from .measuring.observation import WeightGradient
+from .measuring.observer import Observer
 from .progress import steps
 from .results import Plan
 from .sandbox.calling import describe

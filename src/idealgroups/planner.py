@@ -11,9 +11,10 @@ from typing import Any
 from torch import nn
 
 from .conversion.matching import Patterns
-from .errors import IdealGroupsError
+from .errors import IdealGroupsError, NoNormalizationError
 from .measuring.loss import Loss
-from .measuring.observer import Observation, Observer, Survey
+from .measuring.observation import Observation, Survey
+from .measuring.observer import Observer
 from .progress import Steps
 from .results import NotUnderstood, Plan, Site
 from .sandbox.calling import describe
@@ -41,6 +42,7 @@ class _Facts:
     kind: str
     num_channels: int
     positions: int
+    flat: bool
     groups_before: int | None
     ratio: float
     note: str
@@ -100,9 +102,10 @@ class Network:
         if facts and not self._facts:
             raise IdealGroupsError("include= and exclude= leave no normalization layer to plan; change the patterns.")
         if not facts:
+            odd = "".join(f", and {name} {why}" for name, why in list(survey.odd.items())[:1])
             raise IdealGroupsError(
                 f"none of the {len(self._observer.norms)} normalization layers of {type(model).__name__} ran on these "
-                "inputs; give example inputs that reach them."
+                f"inputs{odd}; give example inputs that reach them."
             )
         self._missed = _not_understood(self._observer, survey)
         self._survey_seconds = time.perf_counter() - started
@@ -123,7 +126,7 @@ class Network:
         started = time.perf_counter()
 
         def observe(groups: Groups) -> Observation:
-            seen = self._observer.observe(groups)
+            seen = self._observer.observe(groups, with_curves=True)
             advance()
             return seen
 
@@ -176,14 +179,14 @@ class Network:
             name, channels, positions = facts.name, facts.num_channels, facts.positions
             ideals[name] = block_ideal_groups(channels, positions, facts.ratio) if rule is None else rule(channels)
             wanted = largest_divisor(channels, ideals[name])
-            least = target.least(self.before.curves[name].flat) if rule is None else MIN_GROUP_ELEMENTS
+            least = target.least(facts.flat) if rule is None else MIN_GROUP_ELEMENTS
             groups[name], notes[name] = safe_groups(channels, positions, wanted, least)
         return _Choice(groups, ideals, notes, observe(groups))
 
     def _refuse_without_norms(self, model: nn.Module) -> None:
         odd = [f"{name} ({type(model.get_submodule(name)).__name__})" for name in self._observer.found.odd]
         found = f"; not understood: {', '.join(odd[:3])}" if odd else ""
-        raise IdealGroupsError(
+        raise NoNormalizationError(
             f"{type(model).__name__} has no normalization layer over channels, so there is no number of groups to "
             f"plan{found}; group, batch, instance and channel-wise layer norms are understood."
         )
@@ -194,7 +197,18 @@ def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
     for name, positions in survey.positions.items():
         norm = observer.norms[name]
         note = "γ = 0 measured as 1" if f"{name}.weight" in observer.woken else ""
-        facts.append(_Facts(name, norm.kind, norm.num_channels, positions, norm.num_groups, survey.ratios[name], note))
+        facts.append(
+            _Facts(
+                name,
+                norm.kind,
+                norm.num_channels,
+                positions,
+                name in survey.flat,
+                norm.num_groups,
+                survey.ratios[name],
+                note,
+            )
+        )
     return tuple(facts)
 
 
@@ -209,4 +223,5 @@ def _not_understood(observer: Observer, survey: Survey) -> tuple[NotUnderstood, 
         NotUnderstood(name, "did not run on these inputs, so its groups cannot be measured")
         for name in survey.silent_norms
     ]
+    missed += [NotUnderstood(name, why) for name, why in survey.odd.items()]
     return (*missed, *(NotUnderstood(name, why) for name, why in odd.items()))

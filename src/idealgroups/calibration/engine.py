@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import IdealGroupsError
-from ..sandbox.calling import call_model, describe, one_line
+from ..errors import IdealGroupsError, one_line
+from ..sandbox.calling import call_model, describe
 from ..sandbox.generators import sandbox
 from .batches import count_samples, move
 from .faithful import most_faithful_groups

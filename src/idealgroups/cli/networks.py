@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import IdealGroupsError
-from ..sandbox.calling import one_line
+from ..errors import IdealGroupsError, one_line
 
 DEFAULT_SHAPE = (3, 224, 224)
 

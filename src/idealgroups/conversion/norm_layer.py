@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import IdealGroupsError
+from ..errors import IdealGroupsError, one_line
 from ..norms.group_norm_act import GroupNormAct
 from ..results import Plan, Site
-from ..sandbox.calling import one_line
 from .travel import carry
 
 NormLayer = Callable[..., nn.GroupNorm]

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import IdealGroupsError
+from ..errors import IdealGroupsError, one_line
 from ..norms import inventory
-from ..sandbox.calling import one_line
 from ..sandbox.copying import Model
 from ..sandbox.supported import refuse_unsupported
 from .change import all_or_nothing, set_norms

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,11 +16,11 @@ Loss = Callable[[Any], Tensor]
 """Takes the model's output, returns a scalar."""
 
 
-def random_projection(seed: int) -> Loss:
-    """A loss Σ ⟨output, r⟩ / √numel over all floating outputs, r standard normal and fixed by ``seed``.
+def random_projection(seed: int, index: int = 0) -> Loss:
+    """Return a loss Σ ⟨output, r⟩ / √numel over all floating outputs, with r standard normal and fixed by ``seed``.
 
     Each output thus sends back a gradient of the same norm. A 0-dimensional output is a loss already and is added as it
-    is.
+    is. Losses of one seed and another ``index`` are independent of each other.
 
     >>> loss = random_projection(0)
     >>> x = torch.ones(2, 3, requires_grad=True)
@@ -27,8 +28,10 @@ def random_projection(seed: int) -> Loss:
     True
     """
 
+    number = seed if index == 0 else int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+
     def loss(output: Any) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(number)
         total: Tensor | None = None
         for tensor in tensors(output):
             if tensor.is_complex():

@@ -55,9 +55,3 @@ def describe(value: Any) -> str:
         return "(" + ", ".join(parts) + ")"
     text = str(value)
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
-
-
-def one_line(error: BaseException) -> str:
-    """Class and message of ``error`` without line breaks, not too long; a bare ``assert`` has no message."""
-    message = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__

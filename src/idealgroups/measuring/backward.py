@@ -1,0 +1,115 @@
+"""Backward passes that leave nothing but the size of every weight's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import IdealGroupsError, is_out_of_memory, one_line
+from .graph import leaves, nodes_behind
+from .prepare import Weight
+
+Begin = Callable[[], None]
+"""Called before each backward pass."""
+
+
+def squares_at_once(losses: Sequence[Tensor], weights: Sequence[Weight], begin: Begin) -> dict[str, float]:
+    """Return Σ ‖∂L/∂W‖² over ``losses`` of every weight that a gradient reaches; no other tensor gets a gradient.
+
+    Each gradient is freed as soon as it is complete, so that no two are held at a time.
+    """
+    wanted = [weight.parameter for weight in weights if weight.parameter.requires_grad]
+    if not wanted:
+        raise IdealGroupsError(
+            "the model has no weight layers: parameters of two or more dimensions named weight, kernel or w."
+        )
+    squares: dict[str, list[Tensor]] = {}
+    with _freed_when_complete(weights, squares):
+        for index, loss in enumerate(losses):
+            begin()
+            with _backward_errors():
+                loss.backward(retain_graph=index + 1 < len(losses), inputs=wanted)  # type: ignore[no-untyped-call]
+    return {name: float(sum(parts)) for name, parts in squares.items()}
+
+
+def squares_at_the_end(
+    losses: Sequence[Tensor], weights: Sequence[Weight], model: nn.Module, begin: Begin
+) -> dict[str, float]:
+    """Return the same where a reentrant checkpoint forbids ``inputs=`` and completes a gradient in several steps.
+
+    Other tensors than the model's parameters keep the gradient that they had.
+    """
+    ours = {id(parameter) for parameter in model.parameters()}
+    squares: dict[str, float] = {}
+    for index, loss in enumerate(losses):
+        begin()
+        foreign = [(leaf, leaf.grad) for leaf in leaves(nodes_behind([loss.grad_fn])) if id(leaf) not in ours]
+        for leaf, _ in foreign:
+            leaf.grad = None
+        try:
+            with _backward_errors():
+                loss.backward(retain_graph=index + 1 < len(losses))  # type: ignore[no-untyped-call]
+            for weight in weights:
+                if weight.parameter.grad is not None:
+                    square = float(norm(weight.parameter.grad) ** 2)
+                    squares[weight.name] = squares.get(weight.name, 0.0) + square
+        finally:
+            for parameter in model.parameters():
+                parameter.grad = None
+            for leaf, gradient in foreign:
+                leaf.grad = gradient
+    return squares
+
+
+@torch.no_grad()
+def norm(x: Tensor) -> Tensor:
+    """Return the Frobenius norm in double precision, of real, complex, dense and sparse tensors.
+
+    >>> float(norm(torch.tensor([3 + 0j, 4j]))), float(norm(torch.eye(4).to_sparse()))
+    (5.0, 2.0)
+    """
+    if x.layout is not torch.strided:
+        x = x.coalesce().values() if x.layout is torch.sparse_coo else x.values()
+    if x.is_complex():
+        x = torch.view_as_real(x.resolve_conj())
+    size: Tensor = torch.linalg.vector_norm(x, dtype=torch.float64)
+    return size
+
+
+@contextmanager
+def _freed_when_complete(weights: Sequence[Weight], squares: dict[str, list[Tensor]]) -> Iterator[None]:
+    def hook_of(name: str) -> Callable[[Tensor], None]:
+        def hook(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                squares.setdefault(name, []).append(norm(parameter.grad) ** 2)
+                parameter.grad = None
+
+        return hook
+
+    handles = []
+    for weight in weights:
+        weight.parameter.grad = None
+        if weight.parameter.requires_grad:
+            parameter: Any = weight.parameter
+            handles.append(parameter.register_post_accumulate_grad_hook(hook_of(weight.name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _backward_errors() -> Iterator[None]:
+    try:
+        yield
+    except IdealGroupsError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise IdealGroupsError(f"the backward pass raised {one_line(error)}.", cause=error) from None

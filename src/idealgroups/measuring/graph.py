@@ -1,0 +1,41 @@
+"""Read the autograd graph: which weights does a normalization lie behind, on the way to the loss?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+
+def nodes_behind(start: Iterable[Node | None]) -> set[Node]:
+    """Return the nodes of the graph that ``start`` was computed from, themselves included."""
+    seen: set[Node] = set()
+    nodes = list(start)
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes.extend(function for function, _ in node.next_functions)
+    return seen
+
+
+def leaves(nodes: Iterable[Node]) -> list[Tensor]:
+    """Return the tensors in which gradients end."""
+    found = (getattr(node, "variable", None) for node in nodes)
+    return [leaf for leaf in found if isinstance(leaf, Tensor)]
+
+
+def has_reentrant_checkpoint(nodes: Iterable[Node]) -> bool:
+    """Return whether a part of the graph is not there yet: it is built when the backward pass reaches it."""
+    return any("CheckpointFunction" in node.name() for node in nodes)
+
+
+def movable(nodes: set[Node], outputs: Iterable[Node]) -> frozenset[int]:
+    """Return the ids of the leaves whose way to the loss leads through one of ``outputs``.
+
+    Args:
+        nodes: the graph behind the loss.
+        outputs: the nodes of the outputs of normalization layers; those that the loss does not depend on do not count.
+    """
+    return frozenset(id(leaf) for leaf in leaves(nodes_behind(node for node in outputs if node in nodes)))

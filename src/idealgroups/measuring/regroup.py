@@ -1,0 +1,194 @@
+"""Give the normalization layers of a copy a forward that normalizes with any numbers of groups, for one pass."""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from ..errors import IdealGroupsError, internal
+from ..norms import Norm
+from .moments import Call, forward_moments, gradient_sums
+from .trace import Trace
+from .transforms import is_differentiated, is_transformed, ordinary, outside_of_transforms
+
+
+@dataclass
+class Calls:
+    """What the normalization layers did in one pass, by name.
+
+    ``groups``: the numbers of groups to use; other layers stay as they are. ``with_moments``: whether to keep moments
+    of the regrouped layers. ``positions``: of each call. ``odd``: why a layer was called in a way that no group norm
+    can be. ``outputs``: the nodes of the autograd graph that the layers left. ``differentiated``: layers that the model
+    itself differentiated. ``backward`` counts the backward passes that have begun, of ``backwards`` in all.
+    """
+
+    groups: Mapping[str, int]
+    with_moments: bool
+    backwards: int = 1
+    backward: int = 0
+    positions: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    moments: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
+    odd: dict[str, str] = field(default_factory=dict)
+    outputs: list[tuple[str, Node]] = field(default_factory=list)
+    differentiated: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def regrouped(model: nn.Module, norms: Mapping[str, Norm], calls: Calls, trace: Trace) -> Iterator[None]:
+    """Exchange the forward of the layers ``norms`` of ``model`` while inside, and write what they do to ``calls``."""
+    modules = dict(model.named_modules())
+    with ExitStack() as stack:
+        for name, norm in norms.items():
+            stack.enter_context(_exchanged(modules[name], _Regrouped(name, modules[name], norm, calls, trace)))
+        yield
+
+
+@contextmanager
+def _exchanged(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    own = vars(module).get("forward")
+    vars(module)["forward"] = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del vars(module)["forward"]
+        else:
+            vars(module)["forward"] = own
+
+
+class _Regrouped:
+    """The forward of one normalization layer during one pass."""
+
+    def __init__(self, name: str, module: nn.Module, norm: Norm, calls: Calls, trace: Trace) -> None:
+        self._name, self._module, self._norm = name, module, norm
+        self._calls, self._trace = calls, trace
+        self._original = module.forward
+        self._input = next(iter(inspect.signature(module.forward).parameters), "")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs.get(self._input)
+        others = [*args[1:], *(value for key, value in kwargs.items() if args or key != self._input)]
+        if isinstance(x, Tensor) and x.numel() == 0:  # no proposals: nothing to normalize
+            return self._as_it_is(x, args, kwargs)
+        why = _why_not(self._module, self._norm, x, others)
+        if why is not None or not isinstance(x, Tensor):
+            return self._odd_call(why, x, args, kwargs)
+        with internal(f"recording a call of {self._name}"):
+            self._calls.positions[self._name].append(x.shape[2:].numel())
+            self._trace.norm_runs(self._name, x)
+        groups = self._calls.groups.get(self._name)
+        y = self._as_it_is(x, args, kwargs) if groups is None else self._with_groups(x, groups)
+        with internal(f"recording a call of {self._name}"):
+            self._record(y)
+        return y
+
+    def _odd_call(self, why: str | None, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._calls.odd.setdefault(self._name, why or "")
+        if self._name in self._calls.groups:
+            raise IdealGroupsError(f"{self._name} {why}; leave it out with exclude={self._name!r}.")
+        return self._as_it_is(x, args, kwargs)
+
+    def _as_it_is(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the layer itself; batch norm as in training, unless one value a channel leaves nothing to normalize."""
+        module = self._module
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and isinstance(x, Tensor) and x.ndim > 1:
+            module.training = x.numel() > x.shape[1]
+            if module.training and isinstance(module, nn.SyncBatchNorm):  # there is no process to wait for
+                gamma, beta = self._norm.scale(module), self._norm.shift(module)
+                y = F.batch_norm(x, None, None, gamma, beta, training=True, eps=self._norm.eps)
+                return self._norm.finish(module, y)
+        return self._original(*args, **kwargs)
+
+    def _with_groups(self, x: Tensor, groups: int) -> Any:
+        with internal(f"regrouping {self._name}"):
+            weight, bias = (
+                _like(x, value) for value in (self._norm.scale(self._module), self._norm.shift(self._module))
+            )
+            y = F.group_norm(x, groups, weight, bias, self._norm.eps)
+            if self._calls.with_moments:
+                self._keep_moments(x, y, weight)
+        return self._norm.finish(self._module, y)
+
+    def _keep_moments(self, x: Tensor, y: Tensor, gamma: Tensor | None) -> None:
+        if not is_transformed(x):
+            call = forward_moments(x.detach(), self._norm.eps)
+            if y.requires_grad:
+                y.register_hook(self._gradient_hook(call, x.detach(), gamma))  # type: ignore[no-untyped-call]
+        else:
+            inner, fold = ordinary(x)
+            output, fold_output = ordinary(y)
+            with outside_of_transforms():
+                z = fold(inner.detach())
+                call = forward_moments(z, self._norm.eps)
+                if output.requires_grad and not is_differentiated(y):
+                    hook = self._gradient_hook(call, z, gamma)
+                    output.register_hook(lambda gradient: hook(fold_output(gradient)))  # type: ignore[no-untyped-call]
+        self._calls.moments[self._name].append(call)
+
+    def _gradient_hook(self, call: Call, x: Tensor, gamma: Tensor | None) -> Callable[[Tensor], None]:
+        calls, name = self._calls, self._name
+        scale = None if gamma is None else gamma.detach()
+        kept = [x]
+
+        def hook(gradient: Tensor) -> None:
+            if calls.backward == 0 or not kept:  # the model itself differentiates
+                return
+            with internal(f"summing up the gradient of {name}"):
+                call.gradients.append(gradient_sums(gradient, kept[0], scale))
+                if calls.backward == calls.backwards:
+                    kept.clear()  # the graph's own reference to the input is gone by now
+
+        return hook
+
+    def _record(self, y: Any) -> None:
+        """Keep the node of the output, by which weights that a norm lies behind are told from the others."""
+        if not isinstance(y, Tensor):
+            return
+        output = ordinary(y)[0] if is_transformed(y) else y
+        if output.grad_fn is None:
+            return
+        self._calls.outputs.append((self._name, output.grad_fn))
+        if is_transformed(y) and is_differentiated(y):
+            self._calls.differentiated.add(self._name)
+        elif self._calls.backward == 0:
+            output.grad_fn.register_prehook(_notes_differentiation(self._name, self._calls))
+
+
+def _notes_differentiation(name: str, calls: Calls) -> Callable[[Any], None]:
+    def hook(gradients: Any) -> None:
+        if calls.backward == 0:
+            calls.differentiated.add(name)
+
+    return hook
+
+
+def _like(x: Tensor, parameter: Tensor | None) -> Tensor | None:
+    """γ or β in the precision of ``x`` if that is higher: half precision under autocast keeps its parameters."""
+    if parameter is None or x.dtype.itemsize < parameter.dtype.itemsize:
+        return parameter
+    return parameter.to(x.dtype)
+
+
+def _why_not(module: nn.Module, norm: Norm, x: Any, others: list[Any]) -> str | None:
+    """Return why a call is none that a group norm can stand in for; None if it is one."""
+    if not isinstance(x, Tensor):
+        return f"gets a {type(x).__name__} as its input, where a group norm takes a tensor"
+    if any(value is not None for value in others):
+        return "is called with more than one argument, where a group norm takes its input only"
+    channels = norm.num_channels
+    if x.ndim < 2 or x.shape[1] != channels:
+        return f"has {channels} channels but got an input of shape {tuple(x.shape)}, where (N, C, …) is needed"
+    unbatched = getattr(module, "_get_no_batch_dim", None)
+    if callable(unbatched) and x.ndim == unbatched():
+        return f"gets inputs without a batch axis, (C, …), of shape {tuple(x.shape)}, where (N, C, …) is needed"
+    if not x.is_floating_point():
+        return f"gets {str(x.dtype).removeprefix('torch.')} values, where a group norm takes real ones"
+    return None
