@@ -102,7 +102,7 @@ def _wrong_arguments(model: nn.Module, inputs: Any) -> Iterator[str]:
         most = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         if isinstance(inputs, Mapping):
             yield (
-                f"{problem}; a dict is passed as keywords, so one that is an argument itself goes in a tuple, (inputs,)."
+                f"{problem}; a dict is passed as keywords, so one argument that is a dict goes in a tuple, (inputs,)."
             )
         elif isinstance(inputs, tuple) and len(inputs) > len(most):
             yield (
