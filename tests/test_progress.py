@@ -1,4 +1,4 @@
-"""A bar shows on what takes longer than a second, and on nothing else."""
+"""A terminal sees the number of the pass, a log one line, and neither for what is over soon."""
 
 from __future__ import annotations
 
@@ -9,20 +9,56 @@ import pytest
 from idealgroups import progress
 
 
-def test_a_bar_appears_after_a_while(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    for patience, shown in ((0.0, True), (100.0, False)):
-        monkeypatch.setattr(progress, "PATIENCE", patience)
-        with progress.steps(True, "planning", total=2) as advance:
-            time.sleep(0.1)
-            advance()
-            advance()
-        captured = capsys.readouterr()
-        assert ("planning" in captured.err) is shown
-        assert captured.out == ""
+def test_a_terminal_shows_the_pass_and_removes_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    with progress.steps(True, "planning", total=2) as advance:
+        time.sleep(0.1)
+        advance()
+        advance()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.split("\r\x1b[K")
+    assert lines == ["", "planning: pass 1 of about 2", "planning: pass 2 of about 2", "planning: pass 3", ""]
 
 
-def test_no_bar_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.steps(None, "planning", total=2) as advance:
+def test_what_is_over_soon_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for show in (True, None, False):
+        with progress.steps(show, "planning", total=2) as advance:
+            advance()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_log_has_one_line_if_it_takes_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 7.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.steps(None, "planning", total=6) as advance:
+        advance()
+        advance()
+    assert capsys.readouterr().err == "planning, about 6 passes, roughly 42 s\n"
+
+
+@pytest.mark.parametrize(
+    ("total", "line"),
+    [(6, "planning, about 6 passes of more than 0 s\n"), (None, "planning takes longer than 0 s\n")],
+)
+def test_a_log_has_its_line_although_the_first_pass_does_not_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, total: int | None, line: str
+) -> None:
+    monkeypatch.setattr(progress, "LONG", 0.1)
+    with progress.steps(None, "planning", total=total) as advance:
+        time.sleep(0.3)
+        advance()
+    assert capsys.readouterr().err == line
+
+
+def test_false_is_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LONG", 0.0)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    with progress.steps(False, "planning", total=2) as advance:
+        time.sleep(0.05)
         advance()
     assert capsys.readouterr().err == ""

@@ -7,20 +7,24 @@ model, done = ig.calibrate(model, trained, images)  # what the trained network k
 ig.measure(model, example_inputs)                 # the relative gradient of every weight layer
 """
 
-from importlib.metadata import version as _version
+from __future__ import annotations
 
-from .api import convert, plan
-from .calibration.calibrate import Calibration, calibrate
-from .conversion.norm_layer import norm_layer
-from .conversion.restoring import restore, set_groups
-from .conversion.surgery import apply
-from .conversion.travel import groups
-from .errors import IdealGroupsError
-from .measurement import Measurement, measure
-from .results import Plan, Site
-from .theory.strategies import STRATEGIES
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-__version__ = _version("idealgroups")
+if _TYPE_CHECKING:
+    from .api import convert, plan
+    from .calibration.calibrate import Calibration, calibrate
+    from .conversion.norm_layer import norm_layer
+    from .conversion.restoring import restore, set_groups
+    from .conversion.surgery import apply
+    from .conversion.travel import groups
+    from .errors import IdealGroupsError
+    from .measurement import Measurement, measure
+    from .results import Plan, Site
+    from .theory.strategies import STRATEGIES
+
+    __version__: str
 
 __all__ = [
     "STRATEGIES",
@@ -39,3 +43,45 @@ __all__ = [
     "restore",
     "set_groups",
 ]
+
+_HOMES = {
+    "STRATEGIES": "theory.strategies",
+    "Calibration": "calibration.calibrate",
+    "IdealGroupsError": "errors",
+    "Measurement": "measurement",
+    "Plan": "results",
+    "Site": "results",
+    "apply": "conversion.surgery",
+    "calibrate": "calibration.calibrate",
+    "convert": "api",
+    "groups": "conversion.travel",
+    "measure": "measurement",
+    "norm_layer": "conversion.norm_layer",
+    "plan": "api",
+    "restore": "conversion.restoring",
+    "set_groups": "conversion.restoring",
+}
+"""{public name: module that defines it}. The module is imported when the name is first used, and torch with it."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return _version()
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("idealgroups")
+    except PackageNotFoundError:
+        return "unknown"  # a checkout that is not installed

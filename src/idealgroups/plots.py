@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from .errors import IdealGroupsError
 from .measurement import Measurement
@@ -31,6 +30,8 @@ def draw_gradients(axes: Axes, measured: Sequence[tuple[str, Measurement]], emph
         line = one.trend * (x - x.mean()) / max(len(x) - 1, 1)
         label = f"{title}: {one.trend:+.2f}".replace("-", "−")
         axes.plot(x, line, color=color, lw=2.5 if title == emphasize else 1.5, label=label, zorder=3 if strong else 2)
+    from matplotlib.ticker import MaxNLocator
+
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.axhline(0, color="grey", lw=0.6, ls=":")
     axes.set_xlabel("weight layer, in execution order")
@@ -43,10 +44,12 @@ def save_gradients(path: str | Path, measured: Sequence[tuple[str, Measurement]]
     """Write :func:`draw_gradients` as PNG, SVG or PDF, by the ending of ``path``.
 
     Raises:
-        IdealGroupsError: an ending matplotlib cannot write, or a path that cannot be written.
+        IdealGroupsError: an ending matplotlib cannot write, or a path that cannot be written, no matplotlib.
     """
-    from matplotlib.figure import Figure
-
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise IdealGroupsError("plots need matplotlib; pip install 'idealgroups[plot]'.") from None
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     draw_gradients(axes, measured)

@@ -1,29 +1,34 @@
-"""Synthetic inputs that look like real ones where it matters: 1/f noise with a mean of its own for every image."""
+"""Make synthetic images: 1/f noise with a separate mean for every image, as photographs have."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .errors import IdealGroupsError
 
-Data = Literal["pink", "noise"]
+DATA = ("pink", "noise")
 
 IMAGE_MEAN_SHARE = 0.3
-"""Share of an image's second moment, after per-channel normalization, that is its mean. CIFAR-10: 0.29. White noise has
-none, understates ρ in the first layers and so gives them too many groups."""
+"""Share of an image's second moment, after per-channel normalization, that is its mean. CIFAR-10: 0.29.
+
+White noise has a share of zero. It understates ρ in the first layers, so they get too many groups."""
 
 CHANNEL_CORRELATION = 0.85
 """Correlation between color channels. CIFAR-10: 0.79 to 0.91."""
 
 
-def synthetic(shape: tuple[int, ...], data: Data = "pink", seed: int = 0) -> Tensor:
-    """A batch of ``shape`` (N, C, …) with zero mean and unit variance, the same for the same ``seed``.
+def synthetic(shape: tuple[int, ...], data: str = "pink", seed: int = 0) -> Tensor:
+    """Return a batch of synthetic samples with zero mean and unit variance.
 
-    ``noise`` is white; ``pink`` has an amplitude of 1/f over all positions, a mean of its own per sample and correlated
-    channels. Without positions, shape (N, C), both are white.
+    Args:
+        shape: (N, C, …), of the whole batch.
+        data: ``noise`` is white. ``pink`` has an amplitude of 1/f over the positions, a separate mean for every sample
+            and correlated channels. For shape (N, C), which has no positions, both are white.
+        seed: the same seed gives the same batch.
+
+    Raises:
+        IdealGroupsError: a shape without a batch and a channel dimension, or another word for ``data``.
 
     >>> x = synthetic((64, 3, 16, 16))
     >>> tuple(x.shape), bool(abs(x.var() - 1) < 0.3)
@@ -31,11 +36,11 @@ def synthetic(shape: tuple[int, ...], data: Data = "pink", seed: int = 0) -> Ten
     """
     if len(shape) < 2 or any(size < 1 for size in shape):
         raise IdealGroupsError(f"an input needs a batch and at least one more dimension, all positive; got {shape}.")
+    if data not in DATA:
+        raise IdealGroupsError(f"data must be one of {', '.join(DATA)}, got {data!r}.")
     generator = torch.Generator().manual_seed(seed)
     if data == "noise" or len(shape) == 2:
         return torch.randn(shape, generator=generator, device="cpu")
-    if data != "pink":
-        raise IdealGroupsError(f"there is no data {data!r}; choose pink or noise.")
     texture = _one_over_f(_correlated(shape, generator))
     mean = _correlated((*shape[:2], *(1 for _ in shape[2:])), generator)
     batch: Tensor = texture * (1 - IMAGE_MEAN_SHARE) ** 0.5 + mean * IMAGE_MEAN_SHARE**0.5

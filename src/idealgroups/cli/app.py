@@ -1,4 +1,4 @@
-"""The command line: load, call, print. Everything else is in the library."""
+"""The command line: load, call, print. Torch is imported when a command runs, so that help and version do not wait."""
 
 from __future__ import annotations
 
@@ -8,31 +8,37 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console, RenderableType
 
-from .. import __version__
+import idealgroups
+
 from ..errors import IdealGroupsError
-from ..results import Plan
-from ..sandbox.generators import check_seed
-from ..synthetic import Data, synthetic
-from ..theory.strategies import HABITS
-from .networks import load_model, parse_shape
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from torch import nn
 
 app = App(
     name="idealgroups",
     help="The ideal number of groups for every normalization layer of a network, from theory, without training.",
-    version=__version__,
+    version=lambda: idealgroups.__version__,
 )
 
 Model = Annotated[
     str,
     Parameter(
         help="torchvision:NAME, timm:NAME, FILE.py:FACTORY or package.module:FACTORY. "
-        "A factory returns a model, or (model, example_inputs) for one that takes several inputs."
+        "A factory returns a model, or (model, example_inputs) if it takes several inputs."
+    ),
+]
+Arg = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--arg",
+        negative="",
+        help="An argument of the builder or factory, as in num_classes=10. Repeat it for several.",
     ),
 ]
 Input = Annotated[
@@ -42,9 +48,10 @@ Input = Annotated[
         help="Sizes of one sample, without the batch, as in 3x128x128. Default: the model's own, else 3x224x224.",
     ),
 ]
-Batch = Annotated[int, Parameter(help="Samples in the synthetic batch.")]
-Seed = Annotated[int, Parameter(help="Of the weights, the input and the loss. Same seed, same plan.")]
-Kind = Annotated[Data, Parameter(help="pink: 1/f noise with a mean for each image, like photographs. noise: white.")]
+Batch = Annotated[int, Parameter(help="Number of samples in the synthetic batch.")]
+Seed = Annotated[int, Parameter(help="Of the weights, the input and the loss. The same seed gives the same plan.")]
+Kind = Annotated[str, Parameter(help="pink: 1/f noise with a mean for each image, like photographs. noise: white.")]
+Device = Annotated[str | None, Parameter(help="Where to compute, as in cuda or cuda:1. Default: the CPU.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object and nothing else.")]
 
 
@@ -53,11 +60,13 @@ def plan_command(
     model: Model,
     /,
     *,
+    arg: Arg = None,
     strategy: Annotated[str, Parameter(help="isometric, hybrid, block, or an existing method.")] = "isometric",
     input_shape: Input = None,
     batch: Batch = 8,
     seed: Seed = 0,
     data: Kind = "pink",
+    device: Device = None,
     save: Annotated[Path | None, Parameter(help="Write the plan as JSON to this file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -67,7 +76,7 @@ def plan_command(
 
     if save is not None and not save.parent.is_dir():
         raise IdealGroupsError(f"cannot write the plan to {save}: there is no folder {save.parent}; make it first.")
-    network, inputs, name = _network(model, input_shape, batch, seed, data)
+    network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
     made = plan(network, inputs, strategy=strategy, seed=seed, name=name)
     if save is not None:
         made.save(save)
@@ -88,25 +97,29 @@ def measure_command(
     model: Model,
     /,
     *,
+    arg: Arg = None,
     plan: Annotated[Path | None, Parameter(help="A saved plan: measure before and after, side by side.")] = None,
     input_shape: Input = None,
     batch: Batch = 8,
     seed: Seed = 0,
     data: Kind = "pink",
+    device: Device = None,
     plot: Annotated[Path | None, Parameter(help="Draw log u over depth to this PNG, SVG or PDF.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the relative gradient of every weight layer, without and with a plan."""
     from ..measurement import measure
-    from ..plots import save_gradients
+    from ..results import Plan
     from ..tables import measurement_table
 
     loaded = None if plan is None else Plan.load(plan)
-    network, inputs, name = _network(model, input_shape, batch, seed, data)
+    network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
     measured = [("before" if loaded else "u", measure(network, inputs, seed=seed, name=name))]
     if loaded:
         measured.append(("after", measure(network, inputs, plan=loaded, seed=seed, name=name)))
     if plot is not None:
+        from ..plots import save_gradients
+
         save_gradients(plot, measured, title=f"{name} on {measured[0][1].input}")
     if as_json:
         _print_json({title: one.to_dict() for title, one in measured} if loaded else measured[0][1].to_dict())
@@ -121,21 +134,26 @@ def compare_command(
     model: Model,
     /,
     *,
+    arg: Arg = None,
     strategies: Annotated[
-        str, Parameter(help="Names joined by commas.")
-    ] = f"isometric,hybrid,block,{','.join(HABITS)}",
+        str | None,
+        Parameter(help="Names joined by commas, as in isometric,fixed-32. Default: ours and the existing methods."),
+    ] = None,
     input_shape: Input = None,
     batch: Batch = 8,
     seed: Seed = 0,
     data: Kind = "pink",
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Set the isometric plan beside the existing methods, one row a strategy."""
     from ..api import compare
     from ..tables import comparison_table
+    from ..theory.strategies import HABITS
 
-    network, inputs, name = _network(model, input_shape, batch, seed, data)
-    plans = compare(network, inputs, strategies.replace(" ", "").split(","), seed=seed, name=name)
+    names = ["isometric", "hybrid", "block", *HABITS] if strategies is None else strategies.replace(" ", "").split(",")
+    network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
+    plans = compare(network, inputs, names, seed=seed, name=name)
     if as_json:
         _print_json([plan.to_dict() for plan in plans])
         return
@@ -143,39 +161,62 @@ def compare_command(
 
 
 def main(arguments: Sequence[str] | None = None, app: App = app) -> None:
-    """Run the command line; user errors are one sentence on standard error and exit code 2."""
-    warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
-    try:
-        app(arguments, exit_on_error=False, print_error=False)
-    except (IdealGroupsError, CycloptsError) as error:
-        print(f"idealgroups: {_sentence(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader (head, less) has left; Python would complain about its own standard output
-        raise SystemExit(0) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    """Run the command line. A user's mistake is one sentence on standard error, with exit code 2."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
+        try:
+            app(arguments, exit_on_error=False, print_error=False)
+        except (IdealGroupsError, CycloptsError) as error:
+            print(f"idealgroups: {_sentence(error)}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader (head, less) has left; Python would complain about its own standard output
+            raise SystemExit(0) from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
 
 
-def _network(model: str, shape: str | None, batch: int, seed: int, data: Data) -> tuple[torch.nn.Module, Any, str]:
+def _network(
+    model: str,
+    arg: Sequence[str] | None,
+    shape: str | None,
+    batch: int,
+    seed: int,
+    data: str,
+    device: str | None,
+) -> tuple[nn.Module, Any, str]:
+    from ..sandbox.generators import check_seed
+    from ..synthetic import synthetic
+    from .networks import load_model, parse_device, parse_keywords, parse_shape, to_device
+
     if batch < 1:
-        raise IdealGroupsError(f"--batch {batch} is no batch; give 1 or more.")
+        raise IdealGroupsError(f"--batch must be at least 1, got {batch}.")
     wanted = None if shape is None else parse_shape(shape)
+    keywords = parse_keywords(arg or ())
     check_seed(seed)
+    place = parse_device("cpu" if device is None else device)
     with contextlib.redirect_stdout(sys.stderr):  # what a factory prints is not our output
-        spec = load_model(model, seed)
+        spec = load_model(model, seed, keywords)
     if spec.inputs is not None and wanted is None:
-        return spec.model, spec.inputs, spec.name
-    try:
-        samples = synthetic((batch, *(wanted or spec.shape)), data, seed)
-    except (RuntimeError, MemoryError):
-        raise IdealGroupsError(
-            f"{batch} inputs of {'x'.join(map(str, wanted or spec.shape))} do not fit into memory; give smaller ones."
-        ) from None
-    return spec.model, spec.arguments(samples), spec.name
+        inputs = spec.inputs
+    else:
+        try:
+            samples = synthetic((batch, *(wanted or spec.shape)), data, seed)
+        except (RuntimeError, MemoryError):
+            raise IdealGroupsError(
+                f"{batch} inputs of {'x'.join(map(str, wanted or spec.shape))} do not fit into memory; make --input or "
+                "--batch smaller."
+            ) from None
+        inputs = spec.arguments(samples)
+    if device is not None:
+        spec.model.to(place)
+        inputs = to_device(inputs, place)
+    return spec.model, inputs, spec.name
 
 
 def _print(*parts: RenderableType) -> None:
+    from rich.console import Console
+
     console = Console(soft_wrap=False, highlight=False)
     if not console.is_terminal:
         console = Console(width=160, highlight=False)

@@ -1,14 +1,15 @@
-"""From a word on the command line to a network and the input it takes."""
+"""Build the network that a word on the command line names."""
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,10 @@ DEFAULT_SHAPE = (3, 224, 224)
 
 @dataclass(frozen=True)
 class Spec:
-    """A network with random weights, and how to call it.
+    """A network with random weights and how to call it.
 
-    ``shape``: of one sample, without the batch. ``arguments``: from a batch of that shape to what the model takes; for
-    most the batch itself. ``inputs``: the factory's own example inputs, where it gave some.
+    ``shape``: of one sample, without the batch. ``arguments``: maps a batch of that shape to what the model takes; for
+    most models that is the batch. ``inputs``: the example inputs that the factory returned, if it returned any.
     """
 
     name: str
@@ -38,15 +39,19 @@ class Spec:
     inputs: Any = None
 
 
-def load_model(spec: str, seed: int = 0) -> Spec:
-    """Build the network that ``spec`` names: torchvision:NAME, timm:NAME, FILE.py:FACTORY or MODULE:FACTORY.
+def load_model(spec: str, seed: int = 0, keywords: Mapping[str, Any] | None = None) -> Spec:
+    """Build the network that ``spec`` names. Nothing is downloaded; the weights are random.
 
-    Nothing is downloaded; weights are random, by ``seed``. A factory takes no arguments and returns a module,
-    or a module and its example inputs.
+    Args:
+        spec: torchvision:NAME, timm:NAME, FILE.py:FACTORY or MODULE:FACTORY. A factory returns a module, or a module
+            and its example inputs.
+        seed: of the weights.
+        keywords: passed to the builder or factory, as in ``{"num_classes": 10}``.
 
     Raises:
         IdealGroupsError: no such model (with near matches), a missing extra, a factory that raises.
     """
+    keywords = dict(keywords or {})
     source, colon, name = spec.rpartition(":")
     if not colon or not source or not name:
         raise IdealGroupsError(
@@ -55,33 +60,91 @@ def load_model(spec: str, seed: int = 0) -> Spec:
         )
     with _seeded(seed):
         if source == "torchvision":
-            return _torchvision(name)
+            return _torchvision(name, keywords)
         if source == "timm":
-            return _timm(name)
-        return _factory(source, name)
+            return _timm(name, keywords)
+        return _factory(source, name, keywords)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
-    """``3x128x128`` → (3, 128, 128).
+    """Read the sizes of one sample.
 
     Raises:
         IdealGroupsError: not positive whole numbers joined by x.
+
+    >>> parse_shape("3x128x128")
+    (3, 128, 128)
     """
     parts = text.lower().split("x")
     if not all(re.fullmatch(r"[0-9]{1,9}", part) and int(part) > 0 for part in parts):
-        raise IdealGroupsError(f"--input {text!r} is no shape; write the sizes of one sample, as in 3x224x224.")
+        raise IdealGroupsError(
+            f"--input must be the sizes of one sample joined by x, without the batch, as in 3x224x224, got {text!r}."
+        )
     return tuple(int(part) for part in parts)
 
 
-def _torchvision(name: str) -> Spec:
+def parse_keywords(texts: Sequence[str]) -> dict[str, Any]:
+    """Read keyword arguments; a value that is no Python literal is a string.
+
+    Raises:
+        IdealGroupsError: not NAME=VALUE, or the same name twice.
+
+    >>> parse_keywords(["num_classes=10", "act_layer=relu", "depths=(2, 2)"])
+    {'num_classes': 10, 'act_layer': 'relu', 'depths': (2, 2)}
+    """
+    keywords: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise IdealGroupsError(f"--arg must be NAME=VALUE, as in num_classes=10, got {text!r}.")
+        if name in keywords:
+            raise IdealGroupsError(f"--arg sets {name} twice; give it once.")
+        try:
+            keywords[name] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            keywords[name] = value
+    return keywords
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return inputs with every tensor on ``device``; tuples, lists and dicts are followed."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(to_device(item, device) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(to_device(item, device) for item in value)
+    return value
+
+
+def parse_device(text: str) -> torch.device:
+    """Return the device that ``text`` names, after trying to put a tensor there.
+
+    Raises:
+        IdealGroupsError: no such device, or this build of torch cannot use it.
+    """
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise IdealGroupsError(f"--device {text} cannot be used here: {reason}.") from None
+    return device
+
+
+def _torchvision(name: str, keywords: Mapping[str, Any]) -> Spec:
     models = _extra("torchvision.models", "torchvision")
     names = models.list_models()
     if name not in names:
         raise _unknown(f"torchvision:{name}", name, names, "torchvision:")
-    arguments: dict[str, Any] = {"weights": None}
+    fixed: dict[str, Any] = {"weights": None}
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
-        arguments["weights_backbone"] = None
-    model = _build(f"torchvision:{name}", lambda: models.get_model(name, **arguments))
+        fixed["weights_backbone"] = None
+    _refuse_pretrained(fixed, keywords)
+    model = _build(f"torchvision:{name}", lambda: models.get_model(name, **fixed, **keywords))
     shape = _torchvision_shape(models, name)
     where = models.get_model_builder(name).__module__
     if ".detection" in where:
@@ -121,16 +184,26 @@ def _torchvision_shape(models: Any, name: str) -> tuple[int, ...]:
     return (3, 16, *size) if ".video" in models.get_model_builder(name).__module__ else (3, *size)
 
 
-def _timm(name: str) -> Spec:
+def _refuse_pretrained(fixed: Mapping[str, Any], keywords: Mapping[str, Any]) -> None:
+    for name in keywords.keys() & fixed.keys():
+        raise IdealGroupsError(
+            f"--arg cannot set {name}, because the command line plans networks with random weights; plan a trained "
+            "network in Python."
+        )
+
+
+def _timm(name: str, keywords: Mapping[str, Any]) -> Spec:
     timm = _extra("timm", "timm")
     if not timm.is_model(name):
         raise _unknown(f"timm:{name}", name, timm.list_models(), "timm:")
-    model = _build(f"timm:{name}", lambda: timm.create_model(name, pretrained=False))
-    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size") or DEFAULT_SHAPE
-    return Spec(f"timm:{name}", model, tuple(size))
+    fixed = {"pretrained": False}
+    _refuse_pretrained(fixed, keywords)
+    model = _build(f"timm:{name}", lambda: timm.create_model(name, **fixed, **keywords))
+    channels, *sizes = (getattr(model, "pretrained_cfg", None) or {}).get("input_size") or DEFAULT_SHAPE
+    return Spec(f"timm:{name}", model, (keywords.get("in_chans", channels), *sizes))
 
 
-def _factory(source: str, name: str) -> Spec:
+def _factory(source: str, name: str, keywords: Mapping[str, Any]) -> Spec:
     module = _from_file(Path(source)) if source.endswith(".py") else _import(source)
     factory = getattr(module, name, None)
     if factory is None:
@@ -138,7 +211,12 @@ def _factory(source: str, name: str) -> Spec:
         raise _unknown(f"{source}:{name}", name, public, f"{source}:")
     title = f"{Path(source).stem}:{name}" if source.endswith(".py") else f"{source}:{name}"
     inputs: list[Any] = []
-    model = factory if isinstance(factory, nn.Module) else _build(f"{source}:{name}", factory, inputs)
+    if isinstance(factory, nn.Module):
+        if keywords:
+            raise IdealGroupsError(f"{source}:{name} is a network, not a factory, so --arg has nothing to set.")
+        model = factory
+    else:
+        model = _build(f"{source}:{name}", lambda: factory(**keywords), inputs)
     return Spec(title, model, DEFAULT_SHAPE, inputs=inputs[0] if inputs else None)
 
 
@@ -149,14 +227,18 @@ def _from_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise IdealGroupsError(f"{path} cannot be imported; give a Python file.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    sys.path.insert(0, str(path.resolve().parent))  # so that the file finds its neighbours, as a script would
+    new = sys.modules.setdefault(path.stem, module) is module
+    sys.path.insert(0, str(path.resolve().parent))  # so that the file finds its neighbors, as a script would
+    done = False
     try:
         spec.loader.exec_module(module)
+        done = True
     except Exception as error:
-        raise IdealGroupsError(f"importing {path} raised {one_line(error)}.") from error
+        raise IdealGroupsError(f"importing {path} raised {one_line(error)}.") from None
     finally:
         sys.path.remove(str(path.resolve().parent))
+        if new and not done:
+            sys.modules.pop(path.stem, None)
     return module
 
 
@@ -171,26 +253,28 @@ def _import(name: str) -> ModuleType:
                 f"did you mean {near[0]}:?" if near else "is it installed, or did you mean a file, my_nets.py:factory?"
             )
             raise IdealGroupsError(f"there is no module {name!r}; {hint}") from None
-        raise IdealGroupsError(f"importing {name} needs {error.name}, which is not installed.") from error
+        raise IdealGroupsError(f"importing {name} needs {error.name}, which is not installed.") from None
     except Exception as error:
-        raise IdealGroupsError(f"importing {name} raised {one_line(error)}.") from error
+        raise IdealGroupsError(f"importing {name} raised {one_line(error)}.") from None
     finally:
         sys.path.remove(str(Path.cwd()))
 
 
 def _build(name: str, factory: Callable[[], Any], inputs: list[Any] | None = None) -> nn.Module:
-    """Call ``factory``; where it returns (model, example inputs), the latter are appended to ``inputs``."""
+    """Call ``factory``. If it returns (model, example inputs), append the inputs to ``inputs``."""
     try:
         model = factory()
     except Exception as error:
-        hint = {TypeError: "a factory is called without arguments", ModuleNotFoundError: "install it first"}
+        hint = {TypeError: "set its arguments with --arg NAME=VALUE", ModuleNotFoundError: "install it first"}
+        text = one_line(error).rstrip(".")
         then = f"; {hint[type(error)]}." if type(error) in hint else "."
-        raise IdealGroupsError(f"building {name} raised {one_line(error)}{then}") from error
+        raise IdealGroupsError(f"building {name} raised {text}{then}") from None
     if inputs is not None and isinstance(model, tuple) and len(model) == 2:
         inputs.append(model[1])
         model = model[0]
     if not isinstance(model, nn.Module):
-        raise IdealGroupsError(f"{name} returned a {type(model).__name__}, not a torch.nn.Module.")
+        kind = type(model).__name__
+        raise IdealGroupsError(f"{name} returned an object of class {kind}; it must return a torch.nn.Module.")
     return model
 
 
@@ -200,12 +284,12 @@ def _extra(module: str, package: str) -> Any:
     except ImportError as error:
         raise IdealGroupsError(
             f"{package} is not installed or does not import ({error}); pip install 'idealgroups[zoo]'."
-        ) from error
+        ) from None
 
 
 def _unknown(spec: str, name: str, names: Sequence[str], prefix: str) -> IdealGroupsError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    others = ", ".join(names[:5]) + ", …" * (len(names) > 5)
+    others = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     hint = (
         "did you mean " + " or ".join(prefix + other for other in near) + "?"
         if near

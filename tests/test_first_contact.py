@@ -1,0 +1,114 @@
+"""What a newcomer meets first: the import, the names behind ``ig.``, help and version."""
+
+from __future__ import annotations
+
+import ast
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import idealgroups as ig
+
+SOURCE = Path(ig.__file__).parent
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(SOURCE.parent), **environment},
+    )
+
+
+def seconds(*arguments: str) -> float:
+    """Return the processor time of a child process: what it needs on a machine with nothing else to do."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert python(*arguments).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["plan", "--help"], []])
+def test_help_and_version_answer_within_half_a_second_of_pythons_start(arguments: list[str]) -> None:
+    start = min(seconds("-c", "pass") for _ in range(3))
+    assert min(seconds("-m", "idealgroups", *arguments) for _ in range(3)) - start < 0.5
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["plan", "--help"], ["nonsense"]])
+def test_neither_torch_nor_matplotlib_is_imported_for_them(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from idealgroups.cli.app import main
+try:
+    main({arguments})
+except SystemExit:
+    pass
+sys.stderr.write(repr(sorted({{"torch", "numpy", "matplotlib"}} & sys.modules.keys())))
+"""
+    assert python("-c", code).stderr.endswith("[]")
+
+
+def test_the_library_imports_no_package_of_the_command_line_and_no_extra() -> None:
+    code = """
+import sys
+import idealgroups as ig
+before = "torch" in sys.modules
+[getattr(ig, name) for name in ig.__all__]
+unwanted = {"cyclopts", "rich", "matplotlib", "torchvision", "timm", "scipy", "sklearn"}
+print(before, sorted(unwanted & sys.modules.keys()))
+"""
+    assert python("-c", code).stdout.strip() == "False []"
+
+
+def test_tab_shows_the_public_names_only() -> None:
+    assert dir(ig) == sorted([*ig.__all__, "__version__"])
+    assert all(getattr(ig, name) is not None for name in dir(ig))
+    with pytest.raises(AttributeError, match="has no attribute 'plann'"):
+        ig.plann  # noqa: B018
+
+
+def test_what_a_type_checker_sees_is_what_a_program_gets() -> None:
+    tree = ast.parse((SOURCE / "__init__.py").read_text())
+    guarded = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert seen == vars(ig)["_HOMES"]
+    assert sorted(seen) == sorted(ig.__all__)
+
+
+def test_no_public_name_is_the_name_of_a_module() -> None:
+    """Importing such a module would replace the function."""
+    modules = {path.stem for path in SOURCE.iterdir()}
+    assert not modules & {*ig.__all__}
+
+
+def test_a_checkout_that_is_not_installed_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert ig.__version__ == "unknown"
+
+
+def test_plots_name_the_extra_that_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from idealgroups.plots import save_gradients
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ig.IdealGroupsError, match=r"^plots need matplotlib; pip install 'idealgroups\[plot\]'\.$"):
+        save_gradients(tmp_path / "u.png", [], "nothing")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_help_can_be_written_in_any_encoding(encoding: str) -> None:
+    for arguments in ([], ["plan", "--help"], ["measure", "--help"], ["compare", "--help"], ["nonsense"]):
+        done = python("-m", "idealgroups", *arguments, PYTHONIOENCODING=encoding)
+        assert "Traceback" not in done.stderr
