@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+ACTIVATIONS = ("ReLU", "SiLU", "GELU", "LeakyReLU", "ELU", "Sigmoid", "Tanh")
+"""Activations that people write into the forward of a normalization layer, with torch's default settings."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:
     """A normalization layer over (N, C, …): all that a GroupNorm in its place needs to know. Holds no tensor.
 
     ``kind``: name of its class. ``num_groups``: None unless it is a group or instance norm already. ``weight`` (γ) and
-    ``bias`` (β): the names of its parameters or buffers, None where it has none; each holds ``num_channels`` values.
-    ``after``: names of the child modules that are applied to the output (drop, activation).
+    ``bias`` (β): the names of its parameters or buffers, None where it has none. Each of their values stands for
+    ``repeats`` neighbouring channels. ``after``: names of the child modules that are applied to the output (drop,
+    activation). ``activation``: the class of torch.nn that its forward applies last, where that is no child.
+    ``over_batch``: whether it normalizes over the samples of a batch.
     """
 
     kind: str
@@ -24,6 +29,9 @@ class Norm:
     weight: str | None
     bias: str | None
     after: tuple[str, ...] = ()
+    repeats: int = 1
+    activation: str | None = None
+    over_batch: bool = False
 
     @property
     def affine(self) -> bool:
@@ -32,17 +40,21 @@ class Norm:
 
     def scale(self, module: nn.Module) -> Tensor | None:
         """γ of ``module`` as it is now, shape (C,)."""
-        return None if self.weight is None else getattr(module, self.weight).reshape(-1)
+        return None if self.weight is None else self._values(module, self.weight)
 
     def shift(self, module: nn.Module) -> Tensor | None:
         """β of ``module`` as it is now, shape (C,)."""
-        return None if self.bias is None else getattr(module, self.bias).reshape(-1)
+        return None if self.bias is None else self._values(module, self.bias)
+
+    def _values(self, module: nn.Module, name: str) -> Tensor:
+        values: Tensor = getattr(module, name).reshape(-1)
+        return values if self.repeats == 1 else values.repeat_interleave(self.repeats)
 
     def finish(self, module: nn.Module, y: Tensor) -> Tensor:
-        """Apply the drop and activation that ``module`` holds itself."""
+        """Apply the drop and activation that belong to ``module``."""
         for name in self.after:
             y = getattr(module, name)(y)
-        return y
+        return y if self.activation is None else getattr(nn, self.activation)()(y)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,29 +1,30 @@
-"""Which modules normalize over channels, and how to look at them. The one place that knows other people's classes.
+"""Which modules normalize over channels. The one place that knows other people's classes.
 
-A class is recognised by its base class where it has one in torch, otherwise by name and attributes, so that neither
-torchvision nor timm needs to be installed. A subclass with a forward of its own is tried on a small input: a hidden
-activation must not get lost.
+A layer is recognised by its base class where it has one in torch, otherwise by what it does. Whatever has a forward of
+its own is tried on small inputs: a hidden activation must not get lost.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from torch import Tensor, nn
 from torch.nn import UninitializedBuffer, UninitializedParameter
 
+from ..sandbox.copying import attributes
 from ..sandbox.supported import is_lazy
+from .behavior import Odd, identify
 from .norm import Inventory, Norm
 from .textbook import deviation_from_textbook
 
-_CHANNEL_LAYER_NORM = re.compile(r"LayerNorm\w*[123]d")
 _ODD_NORMS = re.compile(
     r"Norm\w*[123]d|EvoNorm|FilterResponse|InplaceAbn|AdaGroupNorm|SpatialNorm|GroupNorm|BatchNorm|InstanceNorm"
     r"|ChannelNorm|GraphNorm|PairNorm|(Glob|Chan|Cum)\w*(LayerNorm|LN)$"  # the last: speech separation networks
 )
 _AFTER = ("drop", "act")
 _AFTER_GROUP_NORM = (*_AFTER, "activation")  # the layer itself stays when its number of groups changes
+_PLAIN = (int, float, bool, str, tuple, type(None))
 _OWN_TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
@@ -42,38 +43,49 @@ def inventory(model: nn.Module, skip: Callable[[str], str | None] = lambda name:
     norms: dict[str, Norm] = {}
     odd: dict[str, str] = {}
     skipped: dict[str, str] = {}
-    tokens = set()
+    tokens: set[str] = set()
+    tried: dict[Hashable, Norm | Odd | None] = {}
+    unknown = []
     for name, module in model.named_modules():
-        if is_token_layer_norm(module):
-            tokens.add(name)
-            continue
         norm = _by_class(module)
-        if norm is None:
-            continue
-        why = None if _is_trusted(module) else skip(name)
-        if why is not None:
+        if _is_trusted(module):
+            found: Norm | Odd | None = norm if norm is None else _checked(module, norm)
+        elif not _may_normalize(module, norm):
+            found = None
+        elif (why := skip(name)) is not None:
             skipped[name] = why
-        elif (objection := _objection(module, norm)) is not None:
-            odd[name] = objection
+            continue
         else:
-            norms[name] = norm
-    for name, module in model.named_modules():
-        inside = f"{name}." if name else ""
-        is_known = name in norms or name in odd or name in tokens or name in skipped
-        if not is_known and _ODD_NORMS.search(type(module).__name__):
-            if any(other.startswith(inside) for other in norms):
-                continue  # a block that is named after the norm in it
-            odd[name] = f"{type(module).__name__} normalizes in a way of its own, which no group norm stands for"
+            found = _try_once(module, norm, tried)
+        if isinstance(found, Norm):
+            norms[name] = found
+        elif _is_last(module, found):
+            tokens.add(name)
+        elif found is not None:
+            odd[name] = found.why
+        else:
+            unknown.append((name, module))
+    for name, module in unknown:
+        if _ODD_NORMS.search(type(module).__name__) and skip(name) is None:
+            inside = f"{name}." if name else ""
+            if not any(other.startswith(inside) for other in norms):  # else a block that is named after the norm in it
+                odd[name] = f"{type(module).__name__} normalizes in a way of its own, which no group norm stands for"
     return Inventory(norms=norms, odd=odd, tokens=frozenset(tokens), skipped=skipped)
 
 
-def is_token_layer_norm(module: nn.Module) -> bool:
-    """LayerNorm over the last dimensions (transformers): not over channels of (N, C, …), so it is left alone."""
-    return isinstance(module, nn.LayerNorm) and not _is_channel_layer_norm(module)
+def tensor_of(module: nn.Module, name: str) -> Tensor | None:
+    """The parameter or buffer ``name`` as torch keeps it; no attribute is read, which could run somebody's code."""
+    value = {**module._buffers, **module._parameters}.get(name)
+    return None if isinstance(value, UninitializedBuffer | UninitializedParameter) else value
+
+
+def _is_last(module: nn.Module, found: Norm | Odd | None) -> bool:
+    """Whether the last dimension is normalized, as in transformers; a layer norm does so where nothing else is seen."""
+    return found.last if isinstance(found, Odd) else found is None and isinstance(module, nn.LayerNorm)
 
 
 def _by_class(module: nn.Module) -> Norm | None:
-    """What the class promises; :func:`_objection` tells whether the module keeps to it.
+    """What the class promises; :func:`_checked` tells whether the module keeps to it.
 
     Nothing is read from a module of another class but what torch itself keeps: attributes may have side effects.
     """
@@ -89,12 +101,8 @@ def _by_class(module: nn.Module) -> Norm | None:
         channels = groups = module.num_features
     elif _is_frozen_batch_norm(module):
         channels = module._buffers["weight"].numel()  # type: ignore[union-attr]
-    elif not _is_channel_layer_norm(module):
-        return None
-    elif isinstance(module, nn.LayerNorm):
-        channels = module.normalized_shape[0]
     else:
-        channels = module._parameters["weight"].numel()  # type: ignore[union-attr]
+        return None
     return Norm(
         kind=type(module).__name__,
         num_channels=int(channels),
@@ -103,22 +111,8 @@ def _by_class(module: nn.Module) -> Norm | None:
         weight=weight,
         bias=bias,
         after=tuple(name for name in after if isinstance(module._modules.get(name), nn.Module)),
+        over_batch=isinstance(module, nn.modules.batchnorm._BatchNorm),
     )
-
-
-def _objection(module: nn.Module, norm: Norm) -> str | None:
-    """Why a layer of a known class is not what its class promises, or None."""
-    if not isinstance(module, nn.GroupNorm):  # a group norm stays itself when its number of groups changes
-        tensors = {*module._parameters, *module._buffers} - _OWN_TENSORS
-        own = sorted(tensors | (set(module._modules) - set(_AFTER)))
-        if own:
-            return f"{norm.kind} has parameters or layers of its own ({', '.join(own)}), which a group norm would lose"
-    return None if _is_trusted(module) else deviation_from_textbook(module, norm)
-
-
-def _is_trusted(module: nn.Module) -> bool:
-    """Torch's own forward is what its documentation says; a lazy layer cannot run yet."""
-    return is_lazy(module) or type(module).forward.__module__.startswith(("torch.nn.modules.", "idealgroups."))
 
 
 def _is_frozen_batch_norm(module: nn.Module) -> bool:
@@ -127,17 +121,56 @@ def _is_frozen_batch_norm(module: nn.Module) -> bool:
     return frozen and all(isinstance(module._buffers.get(name), Tensor) for name in names)
 
 
-def _is_channel_layer_norm(module: nn.Module) -> bool:
-    """LayerNorm2d of torchvision and timm, and ConvNeXt's ``data_format="channels_first"``: over C of (N, C, …)."""
-    if vars(module).get("data_format") == "channels_first":
-        return tensor_of(module, "weight") is not None and "LayerNorm" in type(module).__name__
-    if not isinstance(module, nn.LayerNorm) or type(module).forward is nn.LayerNorm.forward:
-        return False
-    named = any(_CHANNEL_LAYER_NORM.search(cls.__name__) for cls in type(module).__mro__)
-    return named and len(module.normalized_shape) == 1
+def _is_trusted(module: nn.Module) -> bool:
+    """Torch's own forward is what its documentation says; a lazy layer cannot run yet."""
+    return is_lazy(module) or type(module).forward.__module__.startswith(("torch.nn.modules.", "idealgroups."))
 
 
-def tensor_of(module: nn.Module, name: str) -> Tensor | None:
-    """The parameter or buffer ``name`` as torch keeps it; no attribute is read, which could run somebody's code."""
-    value = {**module._buffers, **module._parameters}.get(name)
-    return None if isinstance(value, UninitializedBuffer | UninitializedParameter) else value
+def _may_normalize(module: nn.Module, norm: Norm | None) -> bool:
+    """Whether to try the module: a known class, or one without children but what it applies to its output."""
+    return norm is not None or set(module._modules) <= set(_AFTER)
+
+
+def _try_once(module: nn.Module, norm: Norm | None, tried: dict[Hashable, Norm | Odd | None]) -> Norm | Odd | None:
+    """Try the module, or remember what another did that differs from it in the values of its tensors only."""
+    key = _alike(module)
+    if key is None:
+        return _try(module, norm)
+    if key not in tried:
+        tried[key] = _try(module, norm)
+    return tried[key]
+
+
+def _try(module: nn.Module, norm: Norm | None) -> Norm | Odd | None:
+    found = None if norm is None else _checked(module, norm)
+    if isinstance(found, Norm):
+        return found
+    seen = identify(module, tuple(name for name in _AFTER if name in module._modules))
+    if found is not None and not (isinstance(seen, Norm) and not seen.over_batch):
+        return found  # an instance norm over the nodes of a graph is no batch norm
+    return seen
+
+
+def _checked(module: nn.Module, norm: Norm) -> Norm | Odd:
+    """``norm``, or why the layer is not what its class promises."""
+    if not isinstance(module, nn.GroupNorm):  # a group norm stays itself when its number of groups changes
+        tensors = {*module._parameters, *module._buffers} - _OWN_TENSORS
+        own = sorted(tensors | (set(module._modules) - set(_AFTER)))
+        if own:
+            listed = ", ".join(own)
+            return Odd(f"{norm.kind} has parameters or layers of its own ({listed}), which a group norm would lose")
+    why = None if _is_trusted(module) else deviation_from_textbook(module, norm)
+    return norm if why is None else Odd(why)
+
+
+def _alike(module: nn.Module) -> Hashable | None:
+    """What decides how a layer acts, without the values of its tensors; None where it keeps more than plain values."""
+    parts: list[Hashable] = []
+    for part in module.modules():
+        plain = dict(attributes(part))
+        if not all(isinstance(value, _PLAIN) for value in plain.values()):
+            return None
+        tensors = {**part._parameters, **part._buffers}
+        shapes = tuple((name, None if t is None else (*t.shape, t.dtype, t.device.type)) for name, t in tensors.items())
+        parts.append((type(part), part.training, repr(sorted(plain.items())), shapes, *part._modules))
+    return tuple(parts)

@@ -1,0 +1,347 @@
+"""Layers of unknown classes are told by what they do. Each is rebuilt after a published one, by its formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from idealgroups.norms import inventory
+
+
+class Affine(nn.Module):
+    def __init__(self, channels: int, names: tuple[str, ...] = ("weight", "bias"), ndim: int = 1) -> None:
+        super().__init__()
+        shape = (channels,) if ndim == 1 else (1, channels, *[1] * (ndim - 2))
+        for name, value in zip(names, (1.0, 0.0), strict=False):
+            self.register_parameter(name, nn.Parameter(torch.full(shape, value)))
+
+
+class EdmGroupNorm(Affine):
+    """EDM: torch's own function, but no nn.GroupNorm."""
+
+    def __init__(self, channels: int, num_groups: int = 4, eps: float = 1e-5) -> None:
+        super().__init__(channels)
+        self.num_groups, self.eps = num_groups, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class PhysicsGroupNorm(EdmGroupNorm):
+    """physicsnemo: by hand in evaluation mode, for images, with the variance over m - 1."""
+
+    act_fn = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            y = super().forward(x)
+        else:
+            grouped = x.reshape(x.shape[0], self.num_groups, x.shape[1] // self.num_groups, *x.shape[2:])
+            mean, var = grouped.mean((2, 3, 4), keepdim=True), grouped.var((2, 3, 4), keepdim=True)
+            y = ((grouped - mean) * (var + self.eps).rsqrt()).reshape(x.shape)
+            y = y * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
+        return y if self.act_fn is None else self.act_fn(y)
+
+
+class FusedPhysicsGroupNorm(PhysicsGroupNorm):
+    act_fn = staticmethod(F.silu)
+
+
+class FedGroupNorm(nn.modules.batchnorm._BatchNorm):
+    """FedML: a batch norm by class, with one scale a group, and the channels of a group called num_groups."""
+
+    def __init__(self, channels: int, num_groups: int = 2) -> None:
+        super().__init__(channels // num_groups, affine=True, track_running_stats=False)
+        self.num_groups = num_groups
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        samples, channels = input.shape[:2]
+        flat = input.reshape(1, samples * channels // self.num_groups, self.num_groups, *input.shape[2:])
+        y = F.batch_norm(flat, None, None, self.weight.repeat(samples), self.bias.repeat(samples), True)
+        return y.reshape(input.shape)
+
+
+class SamLayerNorm2d(Affine):
+    """SAM, PoolFormer, ViTDet, detectron2."""
+
+    def __init__(self, channels: int, eps: float = 1e-6, names: tuple[str, ...] = ("weight", "bias")) -> None:
+        super().__init__(channels, names)
+        self.names, self.eps = names, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        gamma, beta = (getattr(self, name)[:, None, None] for name in self.names)
+        mean = x.mean(1, keepdim=True)
+        var = (x - mean).pow(2).mean(1, keepdim=True)
+        return gamma * ((x - mean) / torch.sqrt(var + self.eps)) + beta
+
+
+class NafFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        _, channels, _, _ = x.shape
+        mean = x.mean(1, keepdim=True)
+        y = (x - mean) / ((x - mean).pow(2).mean(1, keepdim=True) + eps).sqrt()
+        return y * weight.view(1, channels, 1, 1) + bias.view(1, channels, 1, 1)
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> None:
+        raise NotImplementedError
+
+
+class NafLayerNorm2d(Affine):
+    """NAFNet: an autograd function of its own."""
+
+    eps = 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        return NafFunction.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-any-return]
+
+
+class ConvLayerNorm(nn.LayerNorm):
+    """EnCodec: a token layer norm by class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(-1, 1)).movedim(1, -1) if x.ndim == 2 else super().forward(x.mT).mT
+
+
+class NextLayerNorm(nn.LayerNorm):
+    """By class a token layer norm, over channels of any number of dimensions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class GlobalLayerNorm(Affine):
+    """Speech separation: one group, γ and β of shape (1, C, 1), for sequences."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, ("gamma", "beta"), ndim=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = x.mean((1, 2), keepdim=True), x.var((1, 2), keepdim=True, correction=0)
+        return self.gamma * (x - mean) / (var + 1e-8).sqrt() + self.beta
+
+
+class TextbookBatchNorm(Affine):
+    """Batch norm as courses write it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, ("gamma", "beta"), ndim=4)
+        self.register_buffer("moving_mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("moving_var", torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.moving_mean, self.moving_var
+        if self.training:
+            mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+            self.moving_mean = 0.9 * self.moving_mean + 0.1 * mean
+            self.moving_var = 0.9 * self.moving_var + 0.1 * var
+        return self.gamma * (x - mean) / (var + 1e-5).sqrt() + self.beta
+
+
+STANDARD = {
+    "EDM": (EdmGroupNorm(8), 4, 1e-5),
+    "EDM, another ε": (EdmGroupNorm(8, eps=1e-3), 4, 1e-3),
+    "physicsnemo": (PhysicsGroupNorm(8), 4, 1e-5),
+    "physicsnemo with its activation": (FusedPhysicsGroupNorm(8), 4, 1e-5),
+    "FedML": (FedGroupNorm(8), 4, 1e-5),
+    "SAM": (SamLayerNorm2d(8), None, 1e-6),
+    "SAM with γ and β": (SamLayerNorm2d(8, names=("gamma", "beta")), None, 1e-6),
+    "parameters in another order": (SamLayerNorm2d(8, names=("b", "g")), None, 1e-6),
+    "NAFNet": (NafLayerNorm2d(8), None, 1e-6),
+    "EnCodec": (ConvLayerNorm(8), None, 1e-5),
+    "layer norm over channels": (NextLayerNorm(8), None, 1e-5),
+    "layer norm over channels without affine": (NextLayerNorm(8, elementwise_affine=False), None, 1e-5),
+    "speech separation": (GlobalLayerNorm(8), 1, 1e-8),
+    "batch norm of a course": (TextbookBatchNorm(8), None, 1e-5),
+}
+
+
+@pytest.mark.parametrize("name", STANDARD)
+def test_standard_layers_are_planned_whatever_they_are_called(name: str) -> None:
+    layer, groups, eps = STANDARD[name]
+    found = inventory(layer)
+    assert found.odd == {}
+    norm = found.norms[""]
+    assert (norm.num_channels, norm.num_groups, norm.eps, norm.kind) == (8, groups, eps, type(layer).__name__)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("kind", [SamLayerNorm2d, NafLayerNorm2d, ConvLayerNorm, TextbookBatchNorm])
+def test_the_number_of_channels_does_not_matter(kind: type[nn.Module], channels: int) -> None:
+    norms = inventory(kind(channels)).norms
+    assert [norm.num_channels for norm in norms.values()] == [channels]
+
+
+class BatchRenorm(Affine):
+    """CrossQ: as batch norm at first, later by running statistics even in training."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_std", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        dims, ones = (0, *range(2, x.ndim)), [1] * (x.ndim - 2)
+        mean, std = x.mean(dims), x.std(dims, correction=0) + 1e-3
+        limit = (2 / 35000 * self.num_batches_tracked + 25 / 35).clamp(1, 3)
+        r = (std / self.running_std).clamp(1 / limit, limit)
+        shift, scale = (mean.reshape(-1, *ones), (std / r).reshape(-1, *ones))
+        return self.weight.reshape(-1, *ones) * (x - shift) / scale + self.bias.reshape(-1, *ones)
+
+
+class UnbiasedBatchNorm(Affine):
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True)
+        return y * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class GhostBatchNorm(nn.BatchNorm2d):
+    """Batch norm over parts of a batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        return torch.cat([F.batch_norm(part, None, None, self.weight, self.bias, True) for part in x.chunk(2)])
+
+
+class LengthNorm(Affine):
+    """Every sample has length one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x / x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+        return y * self.weight.reshape(-1, *[1] * (x.ndim - 2)) + self.bias.reshape(-1, *[1] * (x.ndim - 2))
+
+
+class RootMeanSquare(Affine):
+    """Llama: over the last dimension."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, ("weight",))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+
+class HandLayerNorm(Affine):
+    """BERT as first written: over the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(-1, keepdim=True)
+        return self.weight * (x - mean) / ((x - mean).pow(2).mean(-1, keepdim=True) + 1e-12).sqrt() + self.bias
+
+
+class LayerScale(Affine):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight.reshape(-1, *[1] * (x.ndim - 2))
+
+
+class Sign(Affine):
+    """Binary networks: another scale of the input has the same output, but nothing is normalized."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sign() * self.weight.reshape(-1, *[1] * (x.ndim - 2))
+
+
+class Positions(Affine):
+    """Gives the same whatever the input is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x) + self.weight.reshape(-1, *[1] * (x.ndim - 2))
+
+
+class FlatConvolution(Affine):
+    """A weight of one dimension is no scale."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv1d(x, self.weight.reshape(-1, x.shape[1], 1))
+
+
+class Raises(nn.Module):
+    """Reading an attribute of somebody else's module may do anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(8))
+
+    @property
+    def weight(self) -> Tensor:
+        raise RuntimeError("merge the adapters first")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("layer", [BatchRenorm(8), UnbiasedBatchNorm(8)])
+def test_layers_that_couple_samples_in_their_own_way_are_named(layer: nn.Module) -> None:
+    assert "couples" in inventory(layer).odd[""]
+
+
+@pytest.mark.parametrize("layer", [GhostBatchNorm(8), LengthNorm(8)])
+def test_other_normalizations_are_named(layer: nn.Module) -> None:
+    found = inventory(layer)
+    assert type(layer).__name__ in found.odd[""]
+    assert not found.norms
+
+
+@pytest.mark.parametrize("layer", [RootMeanSquare(8), HandLayerNorm(8), HandLayerNorm(768)])
+def test_normalization_of_the_last_dimension_is_for_tokens(layer: nn.Module) -> None:
+    found = inventory(layer)
+    assert found.tokens == {""}
+    assert not found.norms
+    assert not found.odd
+
+
+@pytest.mark.parametrize("layer", [LayerScale(8), Sign(8), Positions(8), FlatConvolution(8), Raises(), nn.PReLU(8)])
+def test_layers_that_do_not_normalize_are_none_of_these(layer: nn.Module) -> None:
+    assert not inventory(layer).names
+
+
+def test_a_layer_is_tried_once_however_often_it_stands_in_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[torch.Size] = []
+
+    class Counted(SamLayerNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(x.shape)
+            return super().forward(x)
+
+    inventory(Counted(8))
+    once = len(calls)
+    calls.clear()
+    found = inventory(nn.Sequential(*(Counted(8) for _ in range(5))))
+    assert len(found.norms) == 5
+    assert len(calls) == once
+
+
+def test_layers_that_differ_in_a_setting_are_tried_each() -> None:
+    found = inventory(nn.Sequential(EdmGroupNorm(8, 2), EdmGroupNorm(8, 4), EdmGroupNorm(8, 2)))
+    assert [norm.num_groups for norm in found.norms.values()] == [2, 4, 2]
+
+
+def test_what_is_skipped_is_not_tried() -> None:
+    class Dangerous(SamLayerNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError("tried")
+
+    model = nn.Sequential(Dangerous(8), nn.BatchNorm2d(8))
+    found = inventory(model, lambda name: "matches exclude")
+    assert dict(found.skipped) == {"0": "matches exclude"}
+    assert list(found.norms) == ["1"]  # torch's own layer needs no trial
+
+
+def test_looking_prints_nothing_and_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    class Talks(TextbookBatchNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            print("forward")
+            return super().forward(x)
+
+    layer = Talks(8)
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    state = torch.get_rng_state()
+    assert inventory(layer).norms
+    assert capsys.readouterr().out == ""
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
