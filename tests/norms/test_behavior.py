@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import idealgroups as ig
+from hand_plans import plan_for
 from idealgroups.norms import inventory
 
 
@@ -166,6 +171,27 @@ def test_standard_layers_are_planned_whatever_they_are_called(name: str) -> None
     assert found.odd == {}
     norm = found.norms[""]
     assert (norm.num_channels, norm.num_groups, norm.eps, norm.kind) == (8, groups, eps, type(layer).__name__)
+
+
+@pytest.mark.parametrize("name", STANDARD)
+def test_a_group_norm_in_their_place_computes_the_same(name: str) -> None:
+    """So scale, shift, ε and activation are those of the layer."""
+    layer, groups, _ = STANDARD[name]
+    layer = copy.deepcopy(layer)
+    for number, parameter in enumerate(layer.parameters()):
+        nn.init.normal_(parameter, mean=1 + number)
+    is_sequence = name in ("speech separation", "EnCodec")
+    x = 0.01 * torch.randn((4, 8, 6) if is_sequence else (4, 8, 6, 6))
+    if groups is None:  # at one position, layer norm over channels is one group
+        x = x[..., :1] if is_sequence else x[..., :1, :1]
+    net = nn.Sequential(layer)
+    expected = layer(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # trained layers change
+        new = ig.apply(plan_for(net, {"0": groups or 1}), net)
+    assert isinstance(new[0], nn.GroupNorm)
+    if "batch norm" not in name:
+        torch.testing.assert_close(new(x), expected, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4, 5, 6, 7])

@@ -201,7 +201,9 @@ def test_half_precision_trained_and_meta_layers_are_recognised_too() -> None:
     assert recognise(CastingBatchNorm(8).to("meta")) is not None
 
 
-@pytest.mark.parametrize("module", [nn.LayerNorm(8), tl.LayerNorm(8), ImageLayerNorm2d((8, 4, 4)), BackwardsLayerNorm2d(8)])
+@pytest.mark.parametrize(
+    "module", [nn.LayerNorm(8), tl.LayerNorm(8), ImageLayerNorm2d((8, 4, 4)), BackwardsLayerNorm2d(8)]
+)
 def test_token_layer_norm_is_not_over_channels(module: nn.Module) -> None:
     assert is_token_layer_norm(module)
     assert recognise(module) is None

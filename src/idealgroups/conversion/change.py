@@ -93,13 +93,15 @@ def _become_group_norm(
         undo.append(lambda: vars(module).update(num_groups=before["num_groups"], eps=before["eps"]))
         module.num_groups, module.eps = wanted.num_groups, eps
         return
-    blank = GroupNormAct if norm.after else nn.GroupNorm
+    blank = GroupNormAct if norm.after or norm.activation else nn.GroupNorm
     state = vars(blank(wanted.num_groups, norm.num_channels, eps=eps, affine=norm.affine, device="meta"))
     state["_parameters"] = {
-        part: None if own is None else _as_parameter(getattr(module, own), parameters, undo)
+        part: None if own is None else _as_parameter(getattr(module, own), norm.repeats, parameters, undo)
         for part, own in (("weight", norm.weight), ("bias", norm.bias))
     }
     state["_modules"] |= module._modules
+    if norm.activation is not None:
+        state["_modules"]["act"] = getattr(nn, norm.activation)()
     fresh = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
     kept = {key: value for key, value in before.items() if key not in _SETTINGS and key not in fresh}
     kind = type(module)
@@ -130,8 +132,8 @@ def _add_parameter(module: nn.Module, part: str, num_channels: int, like: Tensor
     module._parameters[part] = nn.Parameter(blank)
 
 
-def _as_parameter(tensor: Tensor, parameters: dict[int, nn.Parameter], undo: Undo) -> nn.Parameter:
-    if isinstance(tensor, nn.Parameter):
+def _as_parameter(tensor: Tensor, repeats: int, parameters: dict[int, nn.Parameter], undo: Undo) -> nn.Parameter:
+    if isinstance(tensor, nn.Parameter) and repeats == 1:
         if tensor.ndim != 1:  # the parameter stays, for an optimizer may know it
             data, gradient = tensor.data, tensor.grad
 
@@ -142,5 +144,7 @@ def _as_parameter(tensor: Tensor, parameters: dict[int, nn.Parameter], undo: Und
             tensor.grad = None
             tensor.data = tensor.data.reshape(-1)
         return tensor
-    flat = nn.Parameter(tensor.detach().reshape(-1), requires_grad=tensor.requires_grad)
+    values = tensor.detach().reshape(-1)
+    values = values if repeats == 1 else values.repeat_interleave(repeats)
+    flat = nn.Parameter(values, requires_grad=tensor.requires_grad)
     return parameters.setdefault(id(tensor), flat)

@@ -76,7 +76,7 @@ def identify(module: nn.Module, after: tuple[str, ...] = ()) -> Norm | Odd | Non
 
 
 def normalizes(twin: nn.Module, x: Tensor) -> bool:
-    """Whether four times ``x`` has the same output as ``x``, and another ``x`` another one (of a sign: next to none)."""
+    """Whether four times ``x`` has the same output as ``x``, and another ``x`` another one (with a sign it has not)."""
     y, scaled = run(twin, x, training=True), run(twin, 4 * x, training=True)
     moved = run(twin, x + 0.05 * example(x.shape).flip(0), training=True)
     if isinstance(y, str) or isinstance(scaled, str) or isinstance(moved, str) or not bool(y.isfinite().all()):
