@@ -1,0 +1,79 @@
+"""What pretrained networks keep when group norm replaces their batch norm.
+
+    python -m experiments.pretrained run DATA [--part kept,tune] [--networks resnet,unet] [--seeds 0,1,2]
+    python -m experiments.pretrained render
+
+DATA is a folder with cifar10.npz (Keras-style), brain_mni.npz and instruments.npz; networks are trained once and kept
+in DATA/pretrained. One line a measurement in records.jsonl beside this file; what is there already is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from cyclopts import App
+
+from idealgroups import IdealGroupsError
+
+from .data import TASKS
+from .networks import CASES
+from .parts import PARTS
+from .report import write_report
+from .training import pretrained
+
+app = App(help=__doc__)
+RECORDS = Path(__file__).parent / "records.jsonl"
+
+
+@app.command
+def run(data: Path, part: str = ",".join(PARTS), networks: str = ",".join(CASES), seeds: str = "0,1,2") -> None:
+    """Measure what is not measured yet."""
+    torch.set_num_threads(1)
+    parts, names = _known(part, PARTS, "part"), _known(networks, CASES, "network")
+    done = {_key(record) for record in records()}
+    tasks = {}
+    for seed in map(int, seeds.split(",")):
+        for title in parts:
+            for name in names:
+                kind = CASES[name].task
+                task = tasks[kind] = tasks.get(kind) or TASKS[kind](data)
+                trained = pretrained(name, seed, task, data / "pretrained")
+                for what, make in PARTS[title](trained, task, seed):
+                    record = {"part": title, "network": name, "seed": seed} | what
+                    if _key(record) in done:
+                        continue
+                    started = time.process_time()
+                    record |= make() | {"seconds": round(time.process_time() - started, 1)}
+                    with RECORDS.open("a") as file:
+                        file.write(json.dumps(record) + "\n")
+
+
+@app.command
+def render() -> None:
+    """Write report.md from the records."""
+    write_report(records(), Path(__file__).parent / "report.md")
+
+
+def records() -> list[dict[str, Any]]:
+    """All measurements."""
+    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+
+
+def _key(record: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(record.get(key) for key in ("part", "network", "seed", "arm", "batch", "budget", "samples"))
+
+
+def _known(given: str, known: dict[str, Any], what: str) -> list[str]:
+    names = given.split(",")
+    for name in names:
+        if name not in known:
+            raise IdealGroupsError(f"there is no {what} {name!r}; choose from {', '.join(known)}.")
+    return names
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,96 @@
+"""Records → report.md."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def write_report(records: Sequence[Record], path: Path) -> None:
+    """One table a part."""
+    parts = [
+        "# What pretrained networks keep",
+        "Written by `python -m experiments.pretrained render` from records.jsonl; how it is measured: docs/pretrained.md.",
+        *_kept([r for r in records if r["part"] == "kept"]),
+        *_by("budget", "Budget of `faithful`", [r for r in records if r["part"] == "budgets"]),
+        *_by("samples", "Samples to calibrate on (`faithful`)", [r for r in records if r["part"] == "samples"]),
+        *_tuned([r for r in records if r["part"] == "tune"]),
+    ]
+    path.write_text("\n\n".join(parts) + "\n")
+
+
+def _kept(records: Sequence[Record]) -> Iterable[str]:
+    if not records:
+        return
+    yield "## Kept without training on labels"
+    yield (
+        "Test score (per cent right; the U-Net's is the mean intersection over union), mean over seeds, ± standard "
+        "deviation. In brackets: per cent of the batch-norm network's score."
+    )
+    scores = _collect(records, "arm")
+    networks, arms = _unique(records, "network"), _unique(records, "arm")
+    seeds = {n: len({r["seed"] for r in records if r["network"] == n}) for n in networks}
+    rows = [["arm", *(f"{n} ({seeds[n]})" for n in networks)]]
+    for arm in arms:
+        cells = [_cell(scores[n, arm], scores[n, "batch norm"]) for n in networks]
+        rows.append([arm, *cells])
+    yield _table(rows)
+    yield "The number behind a network's name is the number of seeds."
+
+
+def _by(field: str, title: str, records: Sequence[Record]) -> Iterable[str]:
+    if not records:
+        return
+    yield f"## {title}"
+    scores = _collect(records, field)
+    networks, values = _unique(records, "network"), sorted(_unique(records, field))
+    yield _table([[field, *networks], *([f"{v:g}", *(_mean(scores[n, v]) for n in networks)] for v in values)])
+
+
+def _tuned(records: Sequence[Record]) -> Iterable[str]:
+    for size in sorted(_unique(records, "batch"), reverse=True):
+        here = [r for r in records if r["batch"] == size]
+        yield f"## Fine-tuned with batches of {size}"
+        yield "Score on 2,000 test samples after 0 / 50 / 150 / 500 steps."
+        networks = _unique(here, "network")
+        rows = [["arm", *networks]]
+        for arm in _unique(here, "arm"):
+            cells = []
+            for name in networks:
+                found = [r["scores"] for r in here if (r["network"], r["arm"]) == (name, arm)]
+                steps = found[0] if found else {}
+                cells.append(" / ".join(f"{mean(one[step] for one in found):.1f}" for step in steps) or "–")
+            rows.append([arm, *cells])
+        yield _table(rows)
+
+
+def _collect(records: Sequence[Record], field: str) -> dict[tuple[str, Any], list[float]]:
+    found: dict[tuple[str, Any], list[float]] = defaultdict(list)
+    for record in records:
+        found[record["network"], record[field]].append(record["score"])
+    return found
+
+
+def _cell(scores: Sequence[float], base: Sequence[float]) -> str:
+    if not scores or not base:
+        return "–"
+    spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""
+    return f"{mean(scores):.1f}{spread} ({100 * mean(scores) / mean(base):.1f})"
+
+
+def _mean(scores: Sequence[float]) -> str:
+    return f"{mean(scores):.1f}" if scores else "–"
+
+
+def _unique(records: Sequence[Record], field: str) -> list[Any]:
+    return list(dict.fromkeys(record[field] for record in records))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])
