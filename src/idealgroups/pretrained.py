@@ -1,0 +1,107 @@
+"""Plan, convert and calibrate a trained network in one go: what ``convert`` does where there is something to keep."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic
+
+from torch import nn
+
+from .calibration.batches import count_samples
+from .calibration.calibrate import fit_candidates, write_layers
+from .calibration.engine import Outcome
+from .conversion.surgery import replace_norms
+from .planner import Network
+from .progress import Steps
+from .results import Plan, Site
+from .sandbox.copying import Model
+from .theory.formulas import MIN_GROUP_CHANNELS, divisors
+from .theory.layer import Choice, Layer, M, Observe
+from .theory.strategies import Strategy
+
+FAITHFUL = "faithful"
+"""The strategy that needs a trained network and data: groups are chosen while the layers are calibrated."""
+
+
+@dataclass(frozen=True)
+class Faithful:
+    """The numbers of groups that calibration chose, as a strategy that the planner can measure."""
+
+    groups: Mapping[str, int]
+    closed: ClassVar[bool] = True
+    name: ClassVar[str] = FAITHFUL
+
+    def choose(self, layers: Sequence[Layer], observe: Observe[M]) -> Choice[M]:
+        """Return them."""
+        groups = {layer.name: self.groups[layer.name] for layer in layers}
+        return Choice(groups=groups, ideals={name: float(number) for name, number in groups.items()}, notes={})
+
+
+@dataclass(frozen=True)
+class Converted(Generic[Model]):
+    """A converted and calibrated network, and its plan with what calibration found."""
+
+    model: Model
+    plan: Plan
+
+
+def convert_trained(
+    network: Network,
+    model: Model,
+    batches: list[Any],
+    *,
+    strategy: str | Strategy,
+    name: str,
+    seed: int,
+    inplace: bool,
+    include: str | Sequence[str] | None,
+    exclude: str | Sequence[str] | None,
+    advance: Steps,
+) -> Converted[Model]:
+    """Convert ``model`` and calibrate it on ``batches``, with the groups of ``strategy``.
+
+    Arguments as in :func:`idealgroups.convert`; ``network`` is ``model`` looked at, ``batches`` as
+    :func:`read_batches` returns them.
+    """
+    choosing = strategy == FAITHFUL
+    plan = network.plan("layer" if choosing else strategy, name=name, advance=advance)
+    draft = replace_norms(plan, model, include=include, exclude=exclude, calibrated=True).model
+    outcome = fit_candidates(draft, model, batches, _candidates(plan, draft, choosing), seed=seed)
+    if choosing:
+        groups = plan.num_groups | {site: layer.num_groups for site, layer in outcome.layers.items()}
+        plan = network.plan(Faithful(groups), name=name, advance=advance)
+    plan = with_residuals(plan, outcome, count_samples(batches))
+    done = replace_norms(plan, model, inplace=inplace, include=include, exclude=exclude, calibrated=True).model
+    write_layers(done, outcome.layers)
+    return Converted(done, plan)
+
+
+def with_residuals(plan: Plan, outcome: Outcome, samples: int) -> Plan:
+    """The plan with eps and residual of every layer, and the residual of the output."""
+
+    def calibrated(site: Site) -> Site:
+        layer = outcome.layers.get(site.name)
+        if layer is None:
+            return site
+        return dataclasses.replace(site, eps=layer.fit.eps, residual=layer.fit.residual)
+
+    return dataclasses.replace(
+        plan,
+        sites=tuple(map(calibrated, plan.sites)),
+        calibrated_on=samples,
+        output_residual=outcome.output_residual,
+    )
+
+
+def _candidates(plan: Plan, draft: nn.Module, choosing: bool) -> dict[str, tuple[int, ...]]:
+    """Of every planned layer: its own number of groups, or all that leave two channels in a group."""
+    canonical = {name for name, _ in draft.named_modules()}
+    return {
+        site.name: tuple(d for d in divisors(site.num_channels) if d == 1 or d * MIN_GROUP_CHANNELS <= site.num_channels)
+        if choosing
+        else (site.num_groups,)
+        for site in plan.sites
+        if site.name in canonical
+    }
