@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ def _tuned(arm: str, size: int, trained: nn.Module, task: Task, seed: int) -> Re
     optimizer = torch.optim.SGD(model.parameters(), lr=RATES[size], momentum=0.9)
     data = batches(task.fresh, size, STEPS[-1], seed, task.flips)
     scores = {STEPS[0]: score(model, few, task.num_classes)}
-    for start, stop in zip(STEPS[:-1], STEPS[1:], strict=True):
+    for start, stop in pairwise(STEPS):
         part = [next(data) for _ in range(stop - start)]
         if arm == "frozen":
             _train_frozen(model, part, optimizer)
@@ -114,8 +114,3 @@ def _scored(made: Converted, task: Task) -> Record:
 
 
 PARTS = {"kept": kept, "budgets": budgets, "samples": samples, "tune": tune}
-
-
-def untouched(model: nn.Module) -> nn.Module:
-    """A copy, so that no arm sees what another did."""
-    return copy.deepcopy(model)

@@ -15,7 +15,7 @@ def write_report(records: Sequence[Record], path: Path) -> None:
     """One table a part."""
     parts = [
         "# What pretrained networks keep",
-        "Written by `python -m experiments.pretrained render` from records.jsonl; how it is measured: docs/pretrained.md.",
+        "Written by `python -m experiments.pretrained render` from records.jsonl; explained in docs/pretrained.md.",
         *_kept([r for r in records if r["part"] == "kept"]),
         *_by("budget", "Budget of `faithful`", [r for r in records if r["part"] == "budgets"]),
         *_by("samples", "Samples to calibrate on (`faithful`)", [r for r in records if r["part"] == "samples"]),

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, TypeVar
 
 from torch import nn
 
+from .calibration.batches import count_samples, read_batches
+from .calibration.calibrate import MAX_SAMPLES
 from .conversion.matching import Patterns
 from .conversion.surgery import replace_norms
+from .conversion.trained import outside, trained_norms
+from .errors import IdealGroupsError
 from .measuring.loss import Loss
 from .planner import MAX_PASSES, Network
+from .pretrained import FAITHFUL, convert_trained
 from .progress import steps
 from .results import Plan
+from .sandbox.supported import refuse_unsupported
 from .theory.strategies import SOLVED, check_strategy
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -95,7 +102,8 @@ def convert(
     model: Model,
     example_inputs: Any,
     *,
-    strategy: str = "isometric",
+    strategy: str | None = None,
+    calibrate: Any = None,
     loss: Loss | None = None,
     seed: int = 0,
     inplace: bool = False,
@@ -105,8 +113,31 @@ def convert(
 ) -> tuple[Model, Plan]:
     """Plan and apply in one step: BatchNorm and its like become GroupNorm, each with its ideal number of groups.
 
-    Arguments as in :func:`plan` and :func:`idealgroups.apply`. Returns the converted model (a copy unless ``inplace``)
-    and the plan, which is for the layers that ``include`` and ``exclude`` leave, with all others as they are.
+    A trained network keeps what it knows: where batch norms hold running statistics from training, γ, β and eps are
+    calibrated on the example inputs (:func:`idealgroups.calibrate`), and the plan has a residual for every layer.
+
+    Args:
+        model: as in :func:`plan`.
+        example_inputs: as in :func:`plan`; for a trained network real data, better a few hundred samples than a few.
+        strategy: as in :func:`plan`, or ``faithful``: in every layer the most groups with which it still puts out what
+            the trained layer did. Default ``faithful`` where γ and β are calibrated, else ``isometric``.
+        calibrate: data to calibrate on instead of the example inputs: a batch, an iterable of batches or a
+            ``DataLoader``, with or without labels. False keeps γ and β; True calibrates whether or not there are
+            statistics.
+        loss: as in :func:`plan`.
+        seed: as in :func:`plan`.
+        inplace: convert ``model`` itself, and return it.
+        include: as in :func:`idealgroups.apply`.
+        exclude: as in :func:`idealgroups.apply`.
+        progress: as in :func:`plan`.
+
+    Returns:
+        The converted model (a copy unless ``inplace``), and the plan for the layers that ``include`` and ``exclude``
+        leave, with all others as they are.
+
+    Raises:
+        IdealGroupsError: as :func:`plan`, :func:`idealgroups.apply` and :func:`idealgroups.calibrate`; nothing has been
+            changed then.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
@@ -114,6 +145,56 @@ def convert(
     >>> type(net[1]).__name__, net[1].num_groups == made.num_groups["1"]
     ('GroupNorm', True)
     """
-    made = _plan(model, example_inputs, strategy, loss, seed, None, progress, Patterns(include, exclude))
-    done = replace_norms(made, model, inplace=inplace, include=include, exclude=exclude)
-    return done.model, made
+    patterns = Patterns(include, exclude)
+    batches = _to_calibrate_on(model, example_inputs, calibrate, patterns)
+    if batches is None and strategy == FAITHFUL:
+        raise IdealGroupsError(
+            "strategy='faithful' chooses groups by calibrating a trained network; "
+            "give calibrate=True or data, or choose another strategy."
+        )
+    strategy = strategy or ("isometric" if batches is None else FAITHFUL)
+    if batches is None:
+        made = _plan(model, example_inputs, strategy, loss, seed, None, progress, patterns)
+        return replace_norms(made, model, inplace=inplace, include=include, exclude=exclude).model, made
+    if strategy != FAITHFUL:
+        check_strategy(strategy)
+    with (
+        steps(progress, "converting", total=MAX_PASSES) as advance,
+        closing(Network(model, example_inputs, loss=loss, seed=seed, patterns=patterns)) as network,
+    ):
+        advance()
+        done = convert_trained(
+            network,
+            model,
+            batches,
+            strategy=strategy,
+            name=type(model).__name__,
+            seed=seed,
+            inplace=inplace,
+            include=include,
+            exclude=exclude,
+            advance=advance,
+        )
+    return done.model, done.plan
+
+
+def _to_calibrate_on(model: nn.Module, example_inputs: Any, calibrate: Any, patterns: Patterns) -> list[Any] | None:
+    """The batches to calibrate on, or None where γ and β are to stay as they are."""
+    refuse_unsupported(model)
+    if calibrate is False:
+        return None
+    parts = len(example_inputs) if isinstance(example_inputs, tuple) else 1
+    if calibrate is not None and calibrate is not True:
+        return read_batches(model, calibrate, MAX_SAMPLES, parts)
+    trained = [name for name in trained_norms(model) if patterns.why_not(name) is None]
+    if calibrate is None and not trained:
+        return None
+    if calibrate is None and count_samples([example_inputs]) < 2:
+        warnings.warn(
+            "one example is too few to calibrate a trained network on, so γ and β stay as they are; "
+            "give calibrate= a few hundred samples.",
+            UserWarning,
+            stacklevel=outside(),
+        )
+        return None
+    return read_batches(model, example_inputs, MAX_SAMPLES, parts)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic
+from typing import Any, Generic
 
 from torch import nn
 
@@ -18,25 +19,9 @@ from .progress import Steps
 from .results import Plan, Site
 from .sandbox.copying import Model
 from .theory.formulas import MIN_GROUP_CHANNELS, divisors
-from .theory.layer import Choice, Layer, M, Observe
-from .theory.strategies import Strategy
 
 FAITHFUL = "faithful"
 """The strategy that needs a trained network and data: groups are chosen while the layers are calibrated."""
-
-
-@dataclass(frozen=True)
-class Faithful:
-    """The numbers of groups that calibration chose, as a strategy that the planner can measure."""
-
-    groups: Mapping[str, int]
-    closed: ClassVar[bool] = True
-    name: ClassVar[str] = FAITHFUL
-
-    def choose(self, layers: Sequence[Layer], observe: Observe[M]) -> Choice[M]:
-        """Return them."""
-        groups = {layer.name: self.groups[layer.name] for layer in layers}
-        return Choice(groups=groups, ideals={name: float(number) for name, number in groups.items()}, notes={})
 
 
 @dataclass(frozen=True)
@@ -52,7 +37,7 @@ def convert_trained(
     model: Model,
     batches: list[Any],
     *,
-    strategy: str | Strategy,
+    strategy: str,
     name: str,
     seed: int,
     inplace: bool,
@@ -71,11 +56,20 @@ def convert_trained(
     outcome = fit_candidates(draft, model, batches, _candidates(plan, draft, choosing), seed=seed)
     if choosing:
         groups = plan.num_groups | {site: layer.num_groups for site, layer in outcome.layers.items()}
-        plan = network.plan(Faithful(groups), name=name, advance=advance)
+        plan = _with_groups(plan, groups)
     plan = with_residuals(plan, outcome, count_samples(batches))
     done = replace_norms(plan, model, inplace=inplace, include=include, exclude=exclude, calibrated=True).model
     write_layers(done, outcome.layers)
     return Converted(done, plan)
+
+
+def _with_groups(plan: Plan, groups: Mapping[str, int]) -> Plan:
+    """The plan with other groups, which nothing was measured with: their gains and trend are not known."""
+    sites = tuple(
+        dataclasses.replace(site, num_groups=groups[site.name], ideal=float(groups[site.name]), gain=math.nan)
+        for site in plan.sites
+    )
+    return dataclasses.replace(plan, strategy=FAITHFUL, sites=sites, trend_after=math.nan, spread_after=math.nan)
 
 
 def with_residuals(plan: Plan, outcome: Outcome, samples: int) -> Plan:
@@ -98,10 +92,14 @@ def with_residuals(plan: Plan, outcome: Outcome, samples: int) -> Plan:
 def _candidates(plan: Plan, draft: nn.Module, choosing: bool) -> dict[str, tuple[int, ...]]:
     """Of every planned layer: its own number of groups, or all that leave two channels in a group."""
     canonical = {name for name, _ in draft.named_modules()}
+    sites = [site for site in plan.sites if site.name in canonical]
+    if not choosing:
+        return {site.name: (site.num_groups,) for site in sites}
     return {
-        site.name: tuple(d for d in divisors(site.num_channels) if d == 1 or d * MIN_GROUP_CHANNELS <= site.num_channels)
-        if choosing
-        else (site.num_groups,)
-        for site in plan.sites
-        if site.name in canonical
+        site.name: tuple(
+            groups
+            for groups in divisors(site.num_channels)
+            if groups <= max(site.num_channels // MIN_GROUP_CHANNELS, 1)
+        )
+        for site in sites
     }

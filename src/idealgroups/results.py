@@ -18,7 +18,8 @@ class Site:
 
     ``positions``: S of the smallest call. ``groups_before``: None where the layer was no group norm (batch norm, say).
     ``ideal``: the real-valued number of groups before rounding to a divisor of ``num_channels``. ``gain``: the grouping
-    gain b at the choice, against one group.
+    gain b at the choice, against one group. ``eps``: of the group norm; None for the layer's own. ``residual``: after
+    calibration, the squared error against the trained layer's output, as a share of that output's variance.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Site:
     num_groups: int
     gain: float
     note: str = ""
+    eps: float | None = None
+    residual: float | None = None
 
     @property
     def channels_per_group(self) -> int:
@@ -58,7 +61,9 @@ class Plan:
     log u over the weight layers in execution order, before (the model as it was) and after (with this plan).
     ``pooled``: whether the loss sees only a mean over positions, so that the trend is to be near zero; ``tolerance``:
     δ; ``lowest_trend``: how far the trend was allowed to fall, -δ or, where no number of groups reaches that, lower.
-    All None without a budget.
+    All None without a budget. ``calibrated_on``: how many samples the converted network was calibrated on;
+    ``output_residual``: how far its output was from the trained network's on them, as a residual. None where it was
+    not calibrated.
     """
 
     model: str
@@ -76,6 +81,8 @@ class Plan:
     pooled: bool | None = None
     tolerance: float | None = None
     lowest_trend: float | None = None
+    calibrated_on: int | None = None
+    output_residual: float | None = None
 
     def __str__(self) -> str:
         from .tables import as_text, plan_table

@@ -32,7 +32,17 @@ def plan_table(plan: Plan) -> tuple[RenderableType, ...]:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("layer", overflow="fold")
     table.add_column("kind", no_wrap=True)
-    for title in ("channels", "positions", "before", "ideal", "groups", "per group", "gain"):
+    calibrated = any(site.residual is not None for site in plan.sites)
+    for title in (
+        "channels",
+        "positions",
+        "before",
+        "ideal",
+        "groups",
+        "per group",
+        "gain",
+        *["residual"] * calibrated,
+    ):
         table.add_column(title, justify="right", no_wrap=True)
     for run in _runs(plan.sites):
         site = run[0]
@@ -47,8 +57,10 @@ def plan_table(plan: Plan) -> tuple[RenderableType, ...]:
             str(site.num_groups),
             str(site.channels_per_group),
             _range([s.gain for s in run], digits=2),
+            *[_range([math.nan if s.residual is None else s.residual for s in run], digits=3)] * calibrated,
         )
     parts: list[RenderableType] = [table, Text(), Text(summary(plan))]
+    parts += [Text(expectation(plan))] if plan.calibrated_on is not None else []
     parts += [Text(note) for note in _notes(plan.sites)]
     parts += [Text(f"not understood: {miss.name or '(the model)'} {miss.why}") for miss in plan.not_understood]
     return tuple(parts)
@@ -67,8 +79,28 @@ def summary(plan: Plan) -> str:
         f"{plan.model} on {plan.input}, {plan.strategy}{budget}: {len(plan.sites)} layers with {number} "
         f"(median {np.median(widths):g} channels per group)\n"
         f"trend of log u {_signed(plan.trend_before)} → {_signed(plan.trend_after)}{allowed}, "
-        f"spread {plan.spread_before:.2f} → {plan.spread_after:.2f}, {plan.seconds:.1f} s{_why(plan)}"
+        f"spread {plan.spread_before:.2f} → {_number(plan.spread_after)}, {plan.seconds:.1f} s{_why(plan)}"
     )
+
+
+NEARLY_ALL, MOST = 0.05, 0.2
+"""Residuals of the output up to which a calibrated network kept 95 and 85 % of its score (experiments/pretrained)."""
+
+
+def expectation(plan: Plan) -> str:
+    """What to expect of a calibrated network before it is trained, from the residual of its output."""
+    found = f"calibrated on {plan.calibrated_on} samples"
+    residual = plan.output_residual
+    if residual is None:
+        return found
+    if residual <= NEARLY_ALL:
+        then = "expect nearly all of the trained network's accuracy"
+    elif residual <= MOST:
+        then = "expect most of the trained network's accuracy; fine-tune it"
+    else:
+        other = "" if plan.strategy == "faithful" else "take strategy='faithful', or "
+        then = f"expect to lose much of the accuracy; {other}fine-tune it"
+    return f"{found}, residual of the output {residual:.3f}: {then}"
 
 
 def _why(plan: Plan) -> str:
@@ -158,8 +190,15 @@ def _look(site: Site) -> tuple[object, ...]:
 
 
 def _range(values: Sequence[float], digits: int = 1) -> str:
+    values = [value for value in values if not math.isnan(value)]
+    if not values:
+        return "–"
     low, high = (f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−") for value in (min(values), max(values)))
     return low if low == high else f"{low}–{high}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "–"
 
 
 def _signed(value: float) -> str:

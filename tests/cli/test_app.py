@@ -41,7 +41,7 @@ def exploding():
     return net
 """
 SITE_KEYS = (
-    "name kind num_channels positions groups_before ideal num_groups channels_per_group gain note".split()  # noqa: SIM905
+    "name kind num_channels positions groups_before ideal num_groups eps residual channels_per_group gain note".split()  # noqa: SIM905
 )
 PLAN_KEYS = [
     "model",
@@ -59,6 +59,8 @@ PLAN_KEYS = [
     "pooled",
     "tolerance",
     "lowest_trend",
+    "calibrated_on",
+    "output_residual",
 ]
 
 

@@ -65,6 +65,7 @@ def replace_norms(
     inplace: bool = False,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
+    calibrated: bool = False,
 ) -> Surgery[Model]:
     """Carry out ``plan``: batch norm and its kin become ``torch.nn.GroupNorm``, group norms get a new number of groups.
 
@@ -78,6 +79,7 @@ def replace_norms(
         inplace: convert ``model`` itself, and return it.
         include: convert only layers whose name matches one of these patterns (as in :mod:`fnmatch`: ``"layer4.*"``).
         exclude: leave layers whose name matches one of these patterns.
+        calibrated: the layers are calibrated next, so there is no lost training to warn of.
 
     Returns:
         The converted model, what was replaced, and what was left and why.
@@ -101,11 +103,12 @@ def replace_norms(
     refuse_unsupported(model)
     patterns = Patterns(include, exclude)
     work = fit(plan, model, patterns)
-    warn_of_lost_training(model, work.groups)
+    if not calibrated:
+        warn_of_lost_training(model, work.groups)
     target = model if inplace else copy_model(model)
     modules = dict(target.named_modules(remove_duplicate=False))
     replaced = {name: (type(modules[name]).__name__, number) for name, number in work.groups.items()}
-    settings = {s.name: Settings(s.num_groups) for s in plan.sites if patterns.why_not(s.name) is None}
+    settings = {s.name: Settings(s.num_groups, s.eps) for s in plan.sites if patterns.why_not(s.name) is None}
     with all_or_nothing() as undo:
         set_norms(target, settings, work.norms, undo, "the plan")
     return Surgery(target, replaced, work.left)

@@ -34,6 +34,11 @@ def warn_of_lost_training(model: nn.Module, names: Iterable[str]) -> None:
         )
 
 
+def trained_norms(model: nn.Module) -> list[str]:
+    """Names of the layers whose running statistics have moved, as training moves them."""
+    return [name for name, module in model.named_modules() if _statistics_moved(module)]
+
+
 def outside() -> int:
     """The ``stacklevel`` of the first caller that is not part of this package."""
     level, frame = 1, sys._getframe(1)
