@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import idealgroups as ig
 from idealgroups.calibration.calibrate import calibrate
+from idealgroups.norms.group_norm_act import GroupNormAct
 
 timm_norms = pytest.importorskip("timm.layers")
 frozen = pytest.importorskip("torchvision.ops").FrozenBatchNorm2d
@@ -45,7 +46,7 @@ def converted(model: nn.Module, groups: int) -> nn.Module:
                 continue
             affine = child.weight is not None
             if hasattr(child, "act"):
-                new = ig.conversion.surgery.GroupNormAct(groups, len(running), act=child.act)
+                new = GroupNormAct(groups, len(running), act=child.act)
             else:
                 new = nn.GroupNorm(groups, len(running), affine=affine)
             if affine:

@@ -60,9 +60,7 @@ def test_the_files_it_writes_make_the_converted_network(folder, capsys):
     assert convert(folder) == 0
     assert "calibrated on 12 samples" in capsys.readouterr().out
     plan = ig.Plan.load(folder / "out.pt.plan.json")
-    with pytest.warns(UserWarning, match="retrain"):
-        model = ig.apply(plan, trained(folder))
-    model.load_state_dict(torch.load(folder / "out.pt"))
+    model = ig.restore(trained(folder), folder / "out.pt")
     x = read_folder(folder / "images", (3, 16, 16), 12, None, None)
     reference = trained(folder)
     with torch.no_grad():
@@ -99,7 +97,7 @@ def test_arrays_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"weights": "none.pt"}, "there is no file"),
+        ({"weights": "none.pt"}, "cannot read the checkpoint"),
         ({"weights": "nets.py"}, "cannot be read"),
         ({"weights": "other.pt"}, "weights of another network"),
         ({"data": "none"}, "there is no folder"),

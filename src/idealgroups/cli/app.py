@@ -98,39 +98,47 @@ def convert_command(
     /,
     *,
     weights: Annotated[Path, Parameter(help="The trained weights: a state_dict of torch.save or safetensors.")],
-    data: Annotated[Path, Parameter(help="A folder with images (or .npy arrays, a sample each) to calibrate on.")],
+    data: Annotated[Path, Parameter(help="A folder with images (or .npy arrays, one sample each) to calibrate on.")],
     save: Annotated[Path, Parameter(help="Write the converted weights to this file, and the plan to FILE.plan.json.")],
+    arg: Arg = None,
     strategy: Annotated[str, Parameter(help="faithful, or any strategy of plan.")] = "faithful",
     input_shape: Input = None,
     samples: Annotated[int, Parameter(help="How many samples to calibrate on at most.")] = 256,
     mean: Annotated[str | None, Parameter(help="Of each channel, joined by commas. Default: ImageNet's.")] = None,
     std: Annotated[str | None, Parameter(help="Of each channel, joined by commas. Default: ImageNet's.")] = None,
     seed: Seed = 0,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a trained network to group norm so that it keeps what it knows; no labels, no training."""
+    """Convert a trained network to group norm so that it keeps what it knows. No labels, no training."""
+    import torch
+
     from ..api import convert
+    from ..sandbox.generators import check_seed
     from ..tables import plan_table
     from .convert import load_weights, read_folder
+    from .networks import load_model, parse_device, parse_keywords, parse_shape
 
     if not save.parent.is_dir():
         raise IdealGroupsError(f"cannot write to {save}: there is no folder {save.parent}; make it first.")
+    if samples < 2:
+        raise IdealGroupsError(f"--samples must be at least 2, got {samples}.")
     check_seed(seed)
+    place = parse_device("cpu" if device is None else device)
     with contextlib.redirect_stdout(sys.stderr):  # what a factory prints is not our output
-        spec = load_model(model, seed)
+        spec = load_model(model, seed, parse_keywords(arg or ()))
     load_weights(spec.model, weights)
     shape = spec.shape if input_shape is None else parse_shape(input_shape)
-    x = read_folder(data, shape, samples, _numbers(mean), _numbers(std))
+    x = read_folder(data, shape, samples, _numbers(mean), _numbers(std)).to(place)
     batches = [spec.arguments(x[start : start + 32]) for start in range(0, len(x), 32)]
-    network, made = convert(spec.model, batches[0], strategy=strategy, calibrate=batches, seed=seed)
-    torch.save(network.state_dict(), save)
+    network, made = convert(spec.model.to(place), batches[0], strategy=strategy, calibrate=batches, seed=seed)
+    torch.save(network.cpu().state_dict(), save)
     made.save(save.with_name(save.name + ".plan.json"))
     if as_json:
         sys.stdout.write(made.to_json() + "\n")
         return
     _print(*plan_table(made))
-    _print("", "Load it in Python:", f'    model = ig.apply(ig.Plan.load("{save}.plan.json"), model)')
-    _print(f'    model.load_state_dict(torch.load("{save}"))    # import idealgroups as ig')
+    _print("", "Load it in Python:", f'    model = ig.restore(model, "{save}")    # import idealgroups as ig')
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import IdealGroupsError
-from ..sandbox.calling import one_line
+from ..conversion.checkpoints import align, read_checkpoint
+from ..errors import IdealGroupsError, one_line
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -22,27 +21,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load a ``state_dict`` that ``torch.save`` or safetensors wrote; one inside a checkpoint is found.
 
     Raises:
-        IdealGroupsError: no such file, no ``state_dict``, or one of another network.
+        IdealGroupsError: the file cannot be read, or holds the weights of another network.
     """
-    if not path.is_file():
-        raise IdealGroupsError(f"there is no file {path}; give the trained weights of the model.")
+    read = read_checkpoint(path)
+    names, parameters = (list(dict(part)) for part in (model.named_modules(), model.named_parameters()))
     try:
-        if path.suffix == ".safetensors":
-            content = importlib.import_module("safetensors.torch").load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise IdealGroupsError(
-            f"{path} cannot be read ({one_line(error)}); give a state_dict written by torch.save or safetensors."
-        ) from None
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise IdealGroupsError(f"{path} holds no state_dict; write one with torch.save(model.state_dict(), …).")
-    weights = {name.removeprefix("module."): value for name, value in content.items()}
-    try:
-        model.load_state_dict(weights)
+        model.load_state_dict(align(read, names, parameters).tensors)
     except RuntimeError as error:
         raise IdealGroupsError(f"{path} holds the weights of another network ({one_line(error)}).") from None
 
