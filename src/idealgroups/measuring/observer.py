@@ -73,7 +73,7 @@ class Observer:
         self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self._weights: tuple[Weight, ...] = self._scratch.weights
         self._sizes = {weight.name: float(norm(weight.parameter.detach())) for weight in self._weights}
-        self._snapshot = Snapshot(self.model)
+        self._snapshot = Snapshot(self.model, model)
 
     def close(self) -> None:
         """Free the memory of the copy at once."""

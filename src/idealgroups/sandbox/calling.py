@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .copying import CopyAnyTensor
+from .tree import tree_map
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
-    """The model on a tuple of positional arguments, a dict of keywords, or anything else as its one argument."""
+    """The model on a tuple of positional arguments, a mapping of keywords, or anything else as its one argument."""
     if isinstance(inputs, tuple):
         return model(*inputs)
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(inputs)
 
@@ -25,16 +27,14 @@ def copy_inputs(value: Any) -> Any:
 
     What requires a gradient does so in the copy: a checkpoint or a model of forces may need it.
     """
+    return tree_map(_copy_leaf, value)
+
+
+def _copy_leaf(value: Any) -> Any:
     if isinstance(value, Tensor):
         own = value.detach().clone()
         own = own.float() if own.dtype in (torch.float16, torch.bfloat16) else own
         return own.requires_grad_() if value.requires_grad else own
-    if isinstance(value, dict):
-        return {key: copy_inputs(item) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(copy_inputs(item) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(copy_inputs(item) for item in value)
     try:
         with CopyAnyTensor():
             return copy.deepcopy(value)
@@ -46,7 +46,7 @@ def describe(value: Any) -> str:
     """Inputs in a few words: ``8x3x224x224`` for a tensor; the parts of a tuple or dict for others."""
     if isinstance(value, Tensor):
         return "x".join(map(str, value.shape)) or "scalar"
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         parts = [describe(item) for item in value]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn import UninitializedBuffer
 from torch.overrides import TorchFunctionMode
 
 from ..errors import IdealGroupsError
+from .functions import rebind_functions
 
 _TORCH_KEEPS = frozenset(vars(nn.Module()))
 
@@ -45,11 +45,11 @@ def copy_model(model: Model) -> Model:
 
     Tensors that autograd made (the ``weight`` that ``torch.nn.utils.weight_norm`` recomputes on each call, a stored
     activation) are copied by value, without their history. Process groups are shared, for they cannot be copied.
-    Weak references point into the copy, and what somebody put on a parameter (``no_decay = True``) stays on it.
+    Weak references point into the copy, and what somebody put on a parameter (``no_decay = True``) stays on it. Hooks
+    and other functions get closures of their own: what they share with the model, the copies share with the copy.
 
     Raises:
-        IdealGroupsError: the model holds something Python cannot copy (an open file, a lock), or calls its own layers
-            in a way that a copy would share (a function that refers to them).
+        IdealGroupsError: the model holds something Python cannot copy (an open file, a lock), or a compiled function.
 
     >>> layer = nn.utils.spectral_norm(nn.Linear(2, 2))
     >>> twin = copy_model(layer)
@@ -58,7 +58,7 @@ def copy_model(model: Model) -> Model:
     """
     groups = (getattr(module, "process_group", None) for module in model.modules())
     memo: dict[int, Any] = {id(group): group for group in groups if group is not None}
-    _refuse_shared_layers(model)
+    _refuse_compiled_functions(model)
     try:
         with torch.inference_mode(False), CopyAnyTensor():
             twin = copy.deepcopy(model, memo)
@@ -76,48 +76,26 @@ def copy_model(model: Model) -> Model:
             "copy), so planning would change the model; mend that __deepcopy__ or take it off while you plan."
         )
     _carry_over(model, twin, memo)
+    rebind_functions(twin, memo)
     return twin
 
 
-def _refuse_shared_layers(model: nn.Module) -> None:
-    """A function is not copied: one that refers to a layer would make the copy run the original's."""
-    own = {id(module): name for name, module in model.named_modules()}
+def _refuse_compiled_functions(model: nn.Module) -> None:
+    """A compiled function runs the layers it was compiled with, also in a copy."""
     for name, module in model.named_modules():
         for key, value in attributes(module):
-            found = next((id(layer) for layer in _layers_of(value) if id(layer) in own), None)
-            if found is not None:
-                subject = f"{name}.{key}" if name else key
+            if hasattr(value, "_torchdynamo_orig_callable"):
                 raise IdealGroupsError(
-                    f"{subject} is a function that refers to {own[found] or 'the model'}, so a copy would run the "
-                    "original's layers; make it a method or a module, or plan before it is put there (torch.compile, "
-                    "wrappers of forward)."
+                    f"{f'{name}.{key}' if name else key} is a compiled function, so a copy would run the original's "
+                    "layers; plan and convert the network before torch.compile."
                 )
 
 
 def attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What somebody set on a module, without what torch keeps there (hooks run with a copy as they are)."""
+    """What somebody set on a module, without what torch keeps there."""
     for key, value in vars(module).items():
         if key not in _TORCH_KEEPS:
             yield key, value
-
-
-def _layers_of(value: Any, depth: int = 3) -> Iterator[nn.Module]:
-    """Modules that a function refers to: in its closure, as the owner of a method, or through what it wraps."""
-    if not isinstance(value, FunctionType) or depth == 0:
-        return
-    for cell in value.__closure__ or ():
-        try:
-            content = cell.cell_contents
-        except ValueError:  # an empty cell
-            continue
-        owner = getattr(content, "__self__", content)
-        if isinstance(owner, nn.Module):
-            yield owner
-        yield from _layers_of(content, depth - 1)
-    wrapped = getattr(value, "__wrapped__", None)
-    if isinstance(owner := getattr(wrapped, "__self__", None), nn.Module):
-        yield owner
-    yield from _layers_of(wrapped, depth - 1)
 
 
 def _carry_over(model: nn.Module, twin: nn.Module, memo: dict[int, Any]) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .copying import attributes
+from .functions import containers_of
 
 
 class Snapshot:
-    """Buffers by value; attributes (a step count, a hidden state, a cache) and what lists and dicts hold by reference.
+    """Remembers buffers by value, and attributes and the items of lists, dicts and sets by reference.
+
+    Parameters, which a forward pass may change too, are put back to what they are in ``source``, the model that this
+    one is a copy of, so that no second copy is needed; without a ``source`` they are remembered by value.
 
     >>> layer = nn.BatchNorm1d(2)
     >>> snapshot = Snapshot(layer)
@@ -21,36 +23,63 @@ class Snapshot:
     (0, False)
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    @torch.no_grad()
+    def __init__(self, model: nn.Module, source: nn.Module | None = None) -> None:
+        modules = list(model.modules())
         self._states = [
-            (
-                module,
-                {key: (value, _contents(value)) for key, value in attributes(module)},
-                {key: None if value is None else (value, value.clone()) for key, value in module._buffers.items()},
-            )
-            for module in model.modules()
+            (module, dict(attributes(module)), dict(module._parameters), dict(module._buffers)) for module in modules
         ]
+        found = {id(container): container for module in modules for container in containers_of(module)}
+        self._containers = [(container, container.copy()) for container in found.values()]
+        self._tensors = [_Kept(buffer, buffer.clone()) for buffer in model.buffers()]
+        originals = list(source.parameters()) if source is not None else []
+        parameters = list(model.parameters())
+        for number, parameter in enumerate(parameters):
+            original = originals[number].detach() if len(originals) == len(parameters) else None
+            is_same = original is not None and _same(parameter, original.to(parameter.dtype))
+            self._tensors.append(_Kept(parameter, original if is_same else parameter.detach().clone()))
 
     @torch.no_grad()
     def restore(self) -> None:
         """Undo what the model's passes have changed since."""
-        for module, before, buffers in self._states:
+        for module, before, parameters, buffers in self._states:
             for key in [key for key, _ in attributes(module) if key not in before]:
                 del vars(module)[key]
-            for key, (value, contents) in before.items():
-                _refill(value, contents)
-                vars(module)[key] = value
-            for key, kept in buffers.items():
-                module._buffers[key] = None if kept is None else kept[0].copy_(kept[1])
+            vars(module).update(before)
+            module._parameters.clear()
+            module._parameters.update(parameters)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+        for container, items in self._containers:
+            container.clear()
+            (container.extend if hasattr(container, "extend") else container.update)(items)
+        for kept in self._tensors:
+            kept.restore()
 
 
-def _contents(value: Any) -> Any:
-    return value.copy() if type(value) in (list, dict, set) else None
+class _Kept:
+    """A tensor and the values it had. ``data`` holds its memory, should somebody give it another."""
+
+    def __init__(self, tensor: Tensor, values: Tensor | None) -> None:
+        self._tensor, self._data, self._values = tensor, tensor.detach(), values
+        self._shape = tensor.shape
+
+    def restore(self) -> None:
+        if _memory(self._tensor) != _memory(self._data) or self._tensor.shape != self._shape:
+            if self._data.shape != self._shape:  # resized in place
+                self._data.resize_(self._shape)
+            self._tensor.data = self._data
+        if self._values is not None and not _same(self._data, self._values.to(self._data.dtype)):
+            self._data.copy_(self._values)
 
 
-def _refill(value: Any, contents: Any) -> None:
-    """In place: several modules may hold the same list."""
-    if contents is None:
-        return
-    value.clear()
-    (value.extend if isinstance(value, list) else value.update)(contents)
+def _memory(tensor: Tensor) -> int | None:
+    return tensor.data_ptr() if tensor.layout == torch.strided and not tensor.is_meta else None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal in shape and values; what cannot be compared counts as changed."""
+    try:
+        return torch.equal(a, b.to(a.device))
+    except (RuntimeError, NotImplementedError):  # sparse tensors
+        return False

@@ -1,0 +1,162 @@
+"""A copy shares nothing with the model: not its layers, not the containers of its hooks, not its memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import idealgroups as ig
+from idealgroups.sandbox.copying import copy_model
+
+
+class Tapped(nn.Module):
+    """Depth networks: a hook keeps an activation that the forward pass reads."""
+
+    def __init__(self, hook: Any) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Conv2d(8, 2, 1)
+        self.taps = hook(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.body(x)
+        taps = self.taps
+        return self.head(taps["a"] if isinstance(taps, dict) else taps[-1])  # type: ignore[no-any-return]
+
+
+def by_dict(model: Tapped) -> Any:
+    taps: dict[str, Tensor] = {}
+    model.body.register_forward_hook(lambda m, i, o: taps.update(a=o))
+    return taps
+
+
+def by_ordered_dict(model: Tapped) -> Any:
+    taps: OrderedDict[str, Tensor] = OrderedDict()
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+        taps["a"] = output
+
+    model.body.register_forward_hook(hook)
+    return taps
+
+
+def by_list(model: Tapped) -> Any:
+    taps: list[Tensor] = []
+    model.body.register_forward_hook(lambda m, i, o: taps.append(o))
+    return taps
+
+
+def by_deque(model: Tapped) -> Any:
+    taps: deque[Tensor] = deque(maxlen=1)
+    model.body.register_forward_hook(lambda m, i, o: taps.append(o))
+    return taps
+
+
+def by_partial(model: Tapped) -> Any:
+    taps: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        taps[name] = output
+
+    model.body.register_forward_hook(partial(keep, "a"))
+    return taps
+
+
+def by_default(model: Tapped) -> Any:
+    taps: dict[str, Tensor] = {}
+
+    def keep(module: nn.Module, args: Any, output: Tensor, into: dict[str, Tensor] = taps) -> None:
+        into["a"] = output
+
+    model.body.register_forward_hook(keep)
+    return taps
+
+
+def by_nested_functions(model: Tapped) -> Any:
+    taps: dict[str, Tensor] = {}
+
+    def write(output: Tensor) -> None:
+        taps["a"] = output
+
+    model.body.register_forward_hook(lambda m, i, o: write(o))
+    return taps
+
+
+HOOKS = (by_dict, by_ordered_dict, by_list, by_deque, by_partial, by_default, by_nested_functions)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("ran_before", [False, True])
+def test_what_a_hook_shares_with_the_model_its_copy_shares_with_the_copy(hook: Any, ran_before: bool) -> None:
+    model = Tapped(hook)
+    x = torch.randn(2, 3, 6, 6)
+    if ran_before:
+        model(x)
+    kept = len(model.taps)
+    twin = copy_model(model)
+    torch.testing.assert_close(twin(x), model(x))
+    assert not torch.equal(twin(x), twin(2 * x))
+    twin(x).sum().backward()
+    assert twin.body[0].weight.grad is not None
+    assert model.body[0].weight.grad is None
+    assert len(model.taps) in (kept + 1, 1)  # of its own run only
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_model_whose_hooks_keep_activations_is_converted_right(hook: Any) -> None:
+    x = torch.randn(4, 3, 8, 8)
+    new, plan = ig.convert(Tapped(hook), x)
+    assert plan.num_groups.keys() == {"body.1"}
+    assert not torch.equal(new(x), new(10 * x + 1))
+
+
+def test_a_recursive_function_and_an_empty_cell_are_copied() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+
+    def count(n: int) -> int:
+        return 0 if n == 0 else 1 + count(n - 1) + 0 * len(list(model.parameters()))
+
+    def late() -> int:
+        return never
+
+    if not model:
+        never = 1
+    model.count, model.late = count, late
+    twin: Any = copy_model(model)
+    assert twin.count(3) == 3
+    assert twin.count is not count
+
+
+def test_a_function_that_refers_to_nothing_of_the_model_stays_itself() -> None:
+    number = 3
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.scale = lambda x: x * number
+    assert copy_model(model).scale is model.scale
+
+
+def test_a_wrapped_forward_runs_the_layer_of_the_copy() -> None:
+    layer = nn.Linear(2, 2)
+    original = layer.forward
+
+    def forward(x: Tensor) -> Tensor:
+        return 2 * original(x)
+
+    layer.forward = forward  # type: ignore[method-assign]
+    twin = copy_model(layer)
+    nn.init.zeros_(twin.weight)
+    nn.init.zeros_(twin.bias)
+    x = torch.randn(3, 2)
+    assert not twin(x).any()
+    assert layer(x).any()
+
+
+def test_a_compiled_function_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.fast = torch.compile(model[0].forward)
+    with pytest.raises(ig.IdealGroupsError, match=r"fast is a compiled function.*before torch\.compile"):
+        copy_model(model)

@@ -1,0 +1,106 @@
+"""After a pass everything is what it was before, whatever the pass changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import idealgroups as ig
+from idealgroups.sandbox.copying import copy_model
+from idealgroups.sandbox.snapshot import Snapshot
+
+
+class Changes(nn.Module):
+    def __init__(self, change: Callable[[Changes], Any]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.book = nn.Parameter(torch.ones(3), requires_grad=False)
+        self.register_buffer("seen", torch.zeros(2))
+        self.register_buffer("wide", torch.zeros(1).expand(3))
+        self.register_buffer("sparse", torch.eye(3).to_sparse())
+        self.register_buffer("none", None)
+        self.steps, self.cache, self.nested = 0, [1, 2], {"a": [1]}
+        count = [0]
+        self.layer.register_forward_hook(lambda *_: count.__setitem__(0, count[0] + 1))
+        self.count = lambda: count[0]
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.change(self)
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+def state(model: Changes) -> tuple[Any, ...]:
+    tensors = {key: value.to_dense().tolist() for key, value in model.state_dict().items()}
+    return tensors, model.steps, list(model.cache), str(model.nested), model.count(), sorted(vars(model))
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "a parameter in place": lambda m: m.book.mul_(0.5),
+    "a weight in place": lambda m: m.layer.weight.mul_(0.5),
+    "a weight's memory in place": lambda m: m.layer.weight.data.mul_(0.5),
+    "a weight's memory": lambda m: setattr(m.layer.weight, "data", m.layer.weight.data * 2),
+    "a parameter by another": lambda m: setattr(m, "book", nn.Parameter(torch.zeros(3))),
+    "a buffer in place": lambda m: m.seen.add_(1),
+    "a buffer resized": lambda m: m.seen.resize_(4).fill_(1),
+    "a buffer by another": lambda m: setattr(m, "seen", torch.ones(5)),
+    "a new buffer": lambda m: m.register_buffer("fresh", torch.ones(1)),
+    "an expanded buffer by another": lambda m: setattr(m, "wide", m.wide + 1),
+    "a sparse buffer by another": lambda m: setattr(m, "sparse", m.sparse * 2),
+    "a number": lambda m: setattr(m, "steps", m.steps + 1),
+    "a new attribute": lambda m: setattr(m, "note", 1),
+    "a list": lambda m: m.cache.append(3),
+    "a list in a dict": lambda m: m.nested["a"].append(2),
+    "nothing": lambda m: None,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("with_source", [False, True])
+def test_a_pass_is_undone(change: Callable[[Any], Any], with_source: bool) -> None:
+    source = Changes(change)
+    model = copy_model(source)
+    before = state(model)
+    parameters = list(model.parameters())
+    snapshot = Snapshot(model, source if with_source else None)
+    for _ in range(2):
+        model(torch.randn(2, 3))
+        assert state(model) != before  # the hook counts in any case
+        snapshot.restore()
+        assert state(model) == before
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert state(source) == before
+
+
+def test_values_that_the_source_does_not_have_are_remembered() -> None:
+    source = nn.Linear(2, 2)
+    model = copy_model(source)
+    nn.init.ones_(model.weight)
+    snapshot = Snapshot(model, source)
+    nn.init.zeros_(model.weight)
+    snapshot.restore()
+    assert model.weight.eq(1).all()
+
+
+def test_a_parameter_that_shrinks_in_every_pass_changes_no_plan() -> None:
+    class Shrinks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 3))
+            self.book = nn.Parameter(torch.ones(1), requires_grad=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.book.mul_(0.5)
+            return self.body(x * self.book)  # type: ignore[no-any-return]
+
+    model, x = Shrinks(), torch.randn(4, 3, 8, 8)
+    first, again = ig.plan(model, x, strategy="fixed-32"), ig.plan(model, x, strategy="fixed-32")
+    assert first.trend_before == again.trend_before
+    assert first.trend_after == again.trend_after
+    assert model.book.item() == 1
