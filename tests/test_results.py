@@ -102,7 +102,7 @@ def test_json_has_the_promised_keys() -> None:
     ]
     assert list(data["sites"][0]) == [
         *("name", "kind", "num_channels", "positions", "groups_before", "ideal", "num_groups", "channels_per_group"),
-        *("gain", "note"),
+        *("gain", "note", "eps", "residual"),
     ]
     assert data["sites"][0]["channels_per_group"] == 16
     assert data["not_understood"] == [{"name": "odd", "why": "calls F.group_norm itself"}]

@@ -98,8 +98,8 @@ class Plan:
         """Plain data, JSON-ready; infinite and undefined numbers become None, which :meth:`from_dict` reads as NaN."""
         data = dataclasses.asdict(self)
         for site, record in zip(self.sites, data["sites"], strict=True):
-            gain, note = record.pop("gain"), record.pop("note")
-            record |= {"channels_per_group": site.channels_per_group, "gain": gain, "note": note}
+            last = {key: record.pop(key) for key in ("gain", "note", "eps", "residual")}
+            record |= {"channels_per_group": site.channels_per_group} | last
         clean: dict[str, Any] = _finite(data)
         return clean
 

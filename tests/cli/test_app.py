@@ -41,7 +41,7 @@ def exploding():
     return net
 """
 SITE_KEYS = (
-    "name kind num_channels positions groups_before ideal num_groups eps residual channels_per_group gain note".split()  # noqa: SIM905
+    "name kind num_channels positions groups_before ideal num_groups channels_per_group gain note eps residual".split()  # noqa: SIM905
 )
 PLAN_KEYS = [
     "model",
