@@ -16,19 +16,18 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from experiments.common.first_rule import trend
 from idealgroups.synthetic import synthetic
 from idealgroups.theory.curves import Moments, curves, group_variance, kept_share, log_amplification
 from idealgroups.theory.formulas import (
-    MIN_IDEAL_ELEMENTS,
     RELU_MEAN_SHARE,
     conv_gain,
     fc_gain,
     gaussian_gain,
     next_mean_share,
     pooled_projection_loss,
-    trend,
 )
-from idealgroups.theory.strategies import most_groups_within
+from idealgroups.theory.grouping import most_groups_within
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -300,7 +299,7 @@ def weighting_and_choice() -> None:
                     unweighted = curves([m])
                     weighted = [log_weighted_amplification(m, int(c)) for c in unweighted.channels_per_group]
                     other = replace(unweighted, amplification=np.array(weighted))
-                    groups = [most_groups_within(one, budget, MIN_IDEAL_ELEMENTS) for one in (unweighted, other)]
+                    groups = [most_groups_within(one, budget) for one in (unweighted, other)]
                     factors.append(groups[0] / groups[1])
             agree = f"{factors.count(1.0)} of {len(factors)}"
             rows.append((name, budget, agree, f"{min(factors):g} to {max(factors):g}"))

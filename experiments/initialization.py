@@ -26,6 +26,7 @@ from cyclopts import App
 from matplotlib.figure import Figure
 from rich.progress import track
 
+from experiments.common.first_rule import strategy_named
 from experiments.common.markdown import replace_section
 from idealgroups.cli.networks import load_model
 from idealgroups.measurement import Measurement, measure
@@ -98,7 +99,7 @@ def run(part: str = "all", images: Path | None = None) -> None:
         if network is None or (network[0].model, network[0].data, network[0].px, network[0].seed) != shared:
             model = load_model(case.model, case.seed).model
             network = case, Network(model, batch(case, images), seed=case.seed)
-        plan = network[1].plan(case.strategy, name=case.model)
+        plan = network[1].plan(strategy_named(case.strategy), name=case.model)
         record: dict[str, Any] = {"case": asdict(case), "plan": plan.to_dict(), "machine": platform.machine()}
         if case.px == 128 and case.seed == 0 and case.data == "pink" and case.model == RESNET50:
             measured = measure(load_model(case.model, 0).model, batch(case, images), plan=plan, seed=0)

@@ -97,7 +97,7 @@ def test_json_has_the_promised_keys() -> None:
     data = json.loads(PLAN.to_json())
     assert list(data) == [
         *("model", "strategy", "input", "seed", "budget", "trend_before", "trend_after", "spread_before"),
-        *("spread_after", "seconds", "sites", "not_understood", "pooled", "tolerance", "lowest_trend"),
+        *("spread_after", "seconds", "sites", "not_understood", "lowest_trend", "one_number", "optimizer"),
         *("calibrated_on", "output_residual"),
     ]
     assert list(data["sites"][0]) == [
@@ -120,7 +120,7 @@ def test_numbers_that_json_does_not_know_become_null(value: float) -> None:
 
 def test_a_plan_saved_before_it_told_how_far_the_trend_may_fall_is_read() -> None:
     data = PLAN.to_dict()
-    del data["pooled"], data["tolerance"], data["lowest_trend"]
+    del data["lowest_trend"], data["one_number"], data["optimizer"]
     assert same(Plan.from_dict(data), PLAN)
 
 

@@ -42,13 +42,13 @@ def measurement(*us: float, silent: tuple[str, ...] = ()) -> Measurement:
     return Measurement("example:net", "8x3x64x64", 0, -1.5, 0.5, layers, silent)
 
 
-DENSE = replace(PLAN, trend_after=-1.2, pooled=False, tolerance=2.302585, lowest_trend=-2.302585)
-STEEP = replace(PLAN, trend_after=-2.1, pooled=True, tolerance=0.25, lowest_trend=-2.15)
+MEASURED = replace(PLAN, trend_after=-0.95, lowest_trend=-1.0, one_number=8)
+ADAM = replace(MEASURED, optimizer="adam")
 
 TABLES = {
     "plan": lambda: str(PLAN),
-    "plan_of_a_dense_network": lambda: str(DENSE),
-    "plan_of_a_steep_network": lambda: str(STEEP),
+    "plan_with_one_number": lambda: str(MEASURED),
+    "plan_for_adam": lambda: str(ADAM),
     "measure": lambda: str(measurement(0.5, 0.25, 0.125, silent=("unused.weight",))),
     "measure_with_plan": lambda: as_text(
         *measurement_table([("before", measurement(0.5, 0.25, 0.125)), ("after", measurement(0.25, 0.25, 0.25))])

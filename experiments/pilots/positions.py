@@ -28,13 +28,14 @@ from rich.progress import track
 from torch import Tensor, nn
 
 import idealgroups as ig
+from experiments.common.first_rule import FirstRule, Target
 from experiments.common.markdown import replace_section
 from experiments.study.config import Images
 from experiments.study.data import load
 from experiments.study.networks import BasicBlock, UNet, plain
 from experiments.study.networks import _conv as conv
 from idealgroups.planner import Network
-from idealgroups.theory.solve import Target
+from idealgroups.theory.strategies import parse_strategy
 
 app = App(help=__doc__)
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,14 +44,14 @@ DOCUMENT = ROOT / "docs" / "theory.md"
 BATCH, EPOCHS = 64, 3
 
 CHOICES = {
-    "the plan": ("isometric", Target()),
-    "δ = 0.25": ("isometric", Target(0.25, 0.25)),
-    "no floor": ("isometric", Target(math.inf, math.inf)),
-    "c = 1": ("channels-1", Target()),
-    "c = 4": ("channels-4", Target()),
-    "c = 8": ("channels-8", Target()),
-    "c = 16": ("channels-16", Target()),
-    "layer": ("layer", Target()),
+    "the plan": FirstRule(),
+    "δ = 0.25": FirstRule(target=Target(0.25, 0.25)),
+    "no floor": FirstRule(target=Target(math.inf, math.inf)),
+    "c = 1": parse_strategy("group-size-1"),
+    "c = 4": parse_strategy("group-size-4"),
+    "c = 8": parse_strategy("group-size-8"),
+    "c = 16": parse_strategy("group-size-16"),
+    "layer": parse_strategy("layer"),
 }
 
 
@@ -162,8 +163,8 @@ def run(data: Path, networks: str = ",".join(CASES), seed: int = 100) -> None:
         base = case.build(task.train[0].shape[1], task.outputs)
         network = Network(base, task.train[0][:BATCH], seed=seed)
         trained: dict[Any, float] = {}
-        for title, (strategy, target) in track(CHOICES.items(), description=f"{name}, seed {seed}"):
-            plan = network.plan(strategy, name=name, target=target)
+        for title, strategy in track(CHOICES.items(), description=f"{name}, seed {seed}"):
+            plan = network.plan(strategy, name=name)
             groups = tuple(site.num_groups for site in plan.sites)
             for optimizer, rates in case.rates.items():
                 for rate in rates:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from cyclopts import App
 from rich.progress import track
 
+from experiments.common.first_rule import FirstBlock, FirstRule, Target
 from experiments.common.markdown import replace_section
 from experiments.study.config import Arm, Images, Run
 from experiments.study.data import load
@@ -28,7 +29,7 @@ from experiments.study.planned import initial_network, plan_inputs
 from experiments.study.train import TrainJob, train
 from idealgroups.planner import Network
 from idealgroups.theory.formulas import conv_gain
-from idealgroups.theory.solve import Target
+from idealgroups.theory.strategies import Strategy, parse_strategy
 
 app = App(help=__doc__)
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,34 +37,25 @@ RESULTS = ROOT / "experiments" / "pilots" / "rule.jsonl"
 DOCUMENT = ROOT / "docs" / "theory.md"
 
 
-@dataclass(frozen=True)
-class Variant:
-    strategy: str
-    target: Target = field(default_factory=Target)
-
-
 LEAST = (4, 16, 32, 64, 128)
-VARIANTS = {
-    "isometric, cap 0.25": Variant("isometric", Target(max_budget=0.25)),
-    "isometric, cap 0.38": Variant("isometric", Target(max_budget=conv_gain(1))),
-    "isometric, cap 0.69": Variant("isometric", Target(max_budget=math.log(2))),
-    "isometric, cap 1.2": Variant("isometric", Target(max_budget=1.2)),
-    "isometric, cap 1.2, δ = 0": Variant("isometric", Target(max_budget=1.2, tolerance=0)),
-    "hybrid, cap 1.2": Variant("hybrid", Target(max_budget=1.2)),
-    "block": Variant("block"),
-    **{
-        f"isometric, cap 0.69, m ≥ {m}": Variant("isometric", Target(min_elements=m, min_flat_elements=m))
-        for m in LEAST
-    },
-    "isometric, cap 0.69, m ≥ 4, δ = ∞": Variant(
-        "isometric", Target(tolerance=math.inf, min_elements=4, min_flat_elements=4)
+VARIANTS: dict[str, Strategy] = {
+    "isometric, cap 0.25": FirstRule(target=Target(max_budget=0.25)),
+    "isometric, cap 0.38": FirstRule(target=Target(max_budget=conv_gain(1))),
+    "isometric, cap 0.69": FirstRule(target=Target(max_budget=math.log(2))),
+    "isometric, cap 1.2": FirstRule(target=Target(max_budget=1.2)),
+    "isometric, cap 1.2, δ = 0": FirstRule(target=Target(max_budget=1.2, tolerance=0)),
+    "hybrid, cap 1.2": FirstRule(hybrid=True, target=Target(max_budget=1.2)),
+    "block": FirstBlock(),
+    **{f"isometric, cap 0.69, m ≥ {m}": FirstRule(target=Target(min_elements=m, min_flat_elements=m)) for m in LEAST},
+    "isometric, cap 0.69, m ≥ 4, δ = ∞": FirstRule(
+        target=Target(tolerance=math.inf, min_elements=4, min_flat_elements=4)
     ),
-    "c = 2": Variant("channels-2"),
-    "c = 4": Variant("channels-4"),
-    "c = 8": Variant("channels-8"),
-    "c = 16": Variant("channels-16"),
-    "fixed-32": Variant("fixed-32"),
-    "layer": Variant("layer"),
+    "c = 2": parse_strategy("group-size-2"),
+    "c = 4": parse_strategy("group-size-4"),
+    "c = 8": parse_strategy("group-size-8"),
+    "c = 16": parse_strategy("group-size-16"),
+    "fixed-32": parse_strategy("fixed-32"),
+    "layer": parse_strategy("layer"),
 }
 CIFAR = Images("cifar10", 16, 4000, 1000, 200)
 SCENES = Images("fashion-scenes", 24, 3000, 500, 200)
@@ -122,11 +114,10 @@ def run(data: Path, networks: str = ";".join(QUESTIONS), seeds: str = "100,101")
             )
             trained: dict[Any, float] = {}
             for title in track(titles, description=f"{name}, seed {seed}"):
-                variant = VARIANTS[title]
                 keys = {rate: [name, arm.optimizer, seed, title, rate] for rate in rates}
                 if all(json.dumps(key) in done for key in keys.values()):
                     continue
-                plan = network.plan(variant.strategy, name=name, target=variant.target)
+                plan = network.plan(VARIANTS[title], name=name)
                 groups = tuple(site.num_groups for site in plan.sites)
                 for rate, key in keys.items():
                     if json.dumps(key) in done:

@@ -89,8 +89,7 @@ def plan_strategies(job: PlanJob, dataset: Dataset) -> list[Planned]:
         try:
             surveyed = Network(network, plan_inputs(source, dataset, job.seed), seed=job.seed)
             for strategy in strategies:
-                variant = parse(strategy)
-                plan = surveyed.plan(variant.rule, name=job.network, target=variant.target)
+                plan = surveyed.plan(parse(strategy).rule, name=job.network)
                 planned.append(Planned(strategy, plan.to_dict(), step_seconds))
         except IdealGroupsError as error:  # noqa: PERF203
             made = {one.strategy for one in planned}

@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table as RichTable
 
 from idealgroups.theory.formulas import MIN_FLAT_ELEMENTS, MIN_IDEAL_ELEMENTS
-from idealgroups.theory.solve import ISOMETRY_TOLERANCE, POSITION_TOLERANCE, TREND_ERRORS
 
+from ..common.first_rule import ISOMETRY_TOLERANCE, POSITION_TOLERANCE, TREND_ERRORS
 from .analysis import CANDIDATES, RANKED, REFERENCE, Comparison, Row, compare, mean_decades, ranks, regrets
 from .config import STRATEGIES, SWEEP, Arm
 from .stats import Interval, bootstrap_interval

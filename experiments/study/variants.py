@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from idealgroups.errors import IdealGroupsError
 from idealgroups.theory.formulas import MIN_GROUP_ELEMENTS
-from idealgroups.theory.solve import Target
-from idealgroups.theory.strategies import SOLVED, check_strategy
+from idealgroups.theory.strategies import Strategy
+
+from ..common.first_rule import FirstBlock, FirstRule, Target, strategy_named
 
 SOURCES = ("data", "pink", "noise")
 """What a plan is measured on: training images, 1/f noise or white noise."""
+
+FIRST = ("isometric", "hybrid", "block")
+"""Rules that had constants to change: behind ``@delta=``, ``@errors=`` and ``@elements=`` stands the first rule."""
 
 TOLERANCE, ERRORS, ELEMENTS = "delta=", "errors=", "elements="
 
 
 @dataclass(frozen=True)
 class Variant:
-    """``rule`` is a strategy of the library, planned on ``source``, aiming at ``target``."""
+    """``rule`` is a strategy, planned on ``source``."""
 
-    rule: str
+    rule: Strategy
     source: str = "data"
-    target: Target = field(default_factory=Target)
 
 
 def parse(strategy: str) -> Variant:
@@ -36,29 +39,33 @@ def parse(strategy: str) -> Variant:
 
     >>> parse("isometric@noise").source
     'noise'
-    >>> parse("hybrid@delta=1").target.tolerance
+    >>> parse("hybrid@delta=1").rule.target.tolerance
     1.0
     """
     rule, at, changed = strategy.partition("@")
-    check_strategy(rule)
+    named = strategy_named(rule)
     if not at:
-        return Variant(rule)
+        return Variant(named)
     if changed in SOURCES:
-        return Variant(rule, source=changed)
-    if changed.startswith(TOLERANCE) and rule in SOLVED:
+        return Variant(named, source=changed)
+    if changed.startswith(TOLERANCE) and rule in FIRST[:2]:
         tolerance = _number(TOLERANCE, changed, strategy)
-        return Variant(rule, target=Target(tolerance, tolerance, trend_errors=0))
-    if changed.startswith(ERRORS) and rule in SOLVED:
-        return Variant(rule, target=Target(trend_errors=_number(ERRORS, changed, strategy)))
-    if changed.startswith(ELEMENTS) and rule in (*SOLVED, "block"):
+        return Variant(_first(rule, Target(tolerance, tolerance, trend_errors=0)))
+    if changed.startswith(ERRORS) and rule in FIRST[:2]:
+        return Variant(_first(rule, Target(trend_errors=_number(ERRORS, changed, strategy))))
+    if changed.startswith(ELEMENTS) and rule in FIRST:
         elements = _number(ELEMENTS, changed, strategy)
         if elements < MIN_GROUP_ELEMENTS or not elements.is_integer():
             raise IdealGroupsError(f"{strategy!r} needs a whole number from {MIN_GROUP_ELEMENTS} on behind {ELEMENTS}.")
-        return Variant(rule, target=Target(min_elements=int(elements), min_flat_elements=int(elements)))
+        return Variant(_first(rule, Target(min_elements=int(elements), min_flat_elements=int(elements))))
     raise IdealGroupsError(
-        f"cannot plan {strategy!r}; write {', '.join(SOURCES)} or, for {' and '.join(sorted(SOLVED))}, "
+        f"cannot plan {strategy!r}; write {', '.join(SOURCES)} or, for {' and '.join(FIRST[:2])}, "
         f"{TOLERANCE}NUMBER, {ERRORS}NUMBER or {ELEMENTS}NUMBER behind the @."
     )
+
+
+def _first(rule: str, target: Target) -> Strategy:
+    return FirstBlock(target) if rule == "block" else FirstRule(rule == "hybrid", target)
 
 
 def base(strategy: str) -> str:

@@ -24,6 +24,7 @@ from idealgroups.planner import Network
 from idealgroups.results import Plan
 from idealgroups.sandbox.calling import call_model, copy_inputs, describe
 
+from ..common.first_rule import strategy_named
 from .cases import Case
 from .depths import Depths, depths
 
@@ -110,7 +111,7 @@ def _facts(model: nn.Module) -> dict[str, Any]:
 def _plan(case: Case, model: nn.Module, inputs: Any) -> dict[str, Plan]:
     before = _state(model)
     network = Network(model, copy_inputs(inputs), loss=case.loss)
-    plans = {strategy: network.plan(strategy, name=case.name) for strategy in STRATEGIES}
+    plans = {strategy: network.plan(strategy_named(strategy), name=case.name) for strategy in STRATEGIES}
     if _state(model) != before:
         raise MissError("planning changed the model or a random state")
     return plans
@@ -136,9 +137,8 @@ def _of_plans(plans: Mapping[str, Plan]) -> dict[str, Any]:
     return {
         "sites": len(plan.sites),
         "not_understood": [[item.name, item.why] for item in plan.not_understood],
-        "budget": {s: _round(plans[s].budget, 4) for s in ("isometric", "hybrid")},
-        "pooled": plan.pooled,
-        "tolerance": _round(plan.tolerance),
+        "budget": {s: _round(plans[s].budget, 4) for s in ("isometric",)},
+        "one_number": plan.one_number,
         "lowest_trend": _round(plan.lowest_trend),
         "trend_before": _round(plan.trend_before),
         "spread_before": _round(plan.spread_before),

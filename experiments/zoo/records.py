@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from idealgroups.theory.solve import ISOMETRY_TOLERANCE, MAX_BUDGET
-
+from ..common.first_rule import ISOMETRY_TOLERANCE, MAX_BUDGET
 from .examine import STRATEGIES
 
 Record = dict[str, Any]

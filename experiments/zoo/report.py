@@ -9,8 +9,8 @@ from statistics import median
 import numpy as np
 
 from experiments.common.markdown import replace_section
-from idealgroups.theory.solve import ISOMETRY_TOLERANCE, MAX_BUDGET, POSITION_TOLERANCE
 
+from ..common.first_rule import ISOMETRY_TOLERANCE, MAX_BUDGET, POSITION_TOLERANCE
 from .axes import axis, weights
 from .cases import LIBRARIES
 from .examine import STRATEGIES

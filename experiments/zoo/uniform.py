@@ -12,6 +12,7 @@ import numpy as np
 from idealgroups.planner import Network
 from idealgroups.sandbox.calling import copy_inputs
 
+from ..common.first_rule import strategy_named
 from .cases import Case
 from .examine import Enter, build
 from .records import ISOMETRIC, LEAST_LAYERS, LEVER, Record, depthwise, lever, sees_positions
@@ -43,7 +44,7 @@ def examine_uniform(case: Case, enter: Enter = lambda stage: None) -> dict[str, 
     model, inputs = build(case)
     enter("plan")
     network = Network(model, copy_inputs(inputs), loss=case.loss)
-    trends = {strategy: network.plan(strategy, name=case.name).trend_after for strategy in UNIFORM}
+    trends = {strategy: network.plan(strategy_named(strategy), name=case.name).trend_after for strategy in UNIFORM}
     rounded = {strategy: None if value is None else round(value, 3) for strategy, value in trends.items()}
     return {"library": case.library, "model": case.name, "outcome": "ok", "trend": rounded}
 

@@ -22,17 +22,39 @@ if _TYPE_CHECKING:
     from .errors import IdealGroupsError
     from .measurement import Measurement, measure
     from .results import Plan, Site
-    from .theory.strategies import STRATEGIES
+    from .theory.strategies import (
+        STRATEGIES,
+        Block,
+        Fixed,
+        Gcd,
+        GroupSize,
+        Instance,
+        Isometric,
+        OneGroup,
+        Quarter,
+        Sqrt,
+        Uniform,
+    )
 
     __version__: str
 
 __all__ = [
     "STRATEGIES",
+    "Block",
     "Calibration",
+    "Fixed",
+    "Gcd",
+    "GroupSize",
     "IdealGroupsError",
+    "Instance",
+    "Isometric",
     "Measurement",
+    "OneGroup",
     "Plan",
+    "Quarter",
     "Site",
+    "Sqrt",
+    "Uniform",
     "apply",
     "calibrate",
     "convert",
@@ -46,11 +68,21 @@ __all__ = [
 
 _HOMES = {
     "STRATEGIES": "theory.strategies",
+    "Block": "theory.strategies",
     "Calibration": "calibration.calibrate",
+    "Fixed": "theory.strategies",
+    "Gcd": "theory.strategies",
+    "GroupSize": "theory.strategies",
     "IdealGroupsError": "errors",
+    "Instance": "theory.strategies",
+    "Isometric": "theory.strategies",
     "Measurement": "measurement",
+    "OneGroup": "theory.strategies",
     "Plan": "results",
+    "Quarter": "theory.strategies",
     "Site": "results",
+    "Sqrt": "theory.strategies",
+    "Uniform": "theory.strategies",
     "apply": "conversion.surgery",
     "calibrate": "calibration.calibrate",
     "convert": "api",

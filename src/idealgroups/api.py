@@ -16,12 +16,13 @@ from .conversion.surgery import replace_norms
 from .conversion.trained import outside, trained_norms
 from .errors import IdealGroupsError
 from .measuring.loss import Loss
+from .measuring.observation import Optimizer
 from .planner import MAX_PASSES, Network
 from .pretrained import FAITHFUL, convert_trained
 from .progress import steps
 from .results import Plan
 from .sandbox.supported import refuse_unsupported
-from .theory.strategies import SOLVED, check_strategy
+from .theory.strategies import Strategy, parse_strategy
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -30,7 +31,8 @@ def plan(
     model: nn.Module,
     example_inputs: Any,
     *,
-    strategy: str = "isometric",
+    strategy: str | Strategy = "isometric",
+    optimizer: Optimizer = "sgd",
     loss: Loss | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -41,7 +43,10 @@ def plan(
     Args:
         model: any network with group, batch, instance or channel-wise layer normalization over (N, C, …).
         example_inputs: what the model takes: a tensor, a tuple (positional) or a dict (keywords). No labels.
-        strategy: ``isometric``, ``hybrid``, ``block`` or an existing method such as ``fixed-32`` (``strategies.py``).
+        strategy: ``isometric``, ``uniform``, ``block``, a baseline such as ``fixed-32``, or an object such as
+            ``Fixed(32)``.
+        optimizer: what trains the network. ``sgd`` balances the relative step of every layer, ``dp-sgd`` its signal
+            against the noise; with ``adam`` the plan is that for ``sgd``, and the number of groups matters little.
         loss: the model's output → a scalar. Default: a fixed random projection of everything the model returns.
         seed: of the random projection and of whatever the model draws. Same seed, same plan.
         name: how the plan calls the model; default its class.
@@ -55,55 +60,59 @@ def plan(
     >>> plan(net, torch.randn(4, 3, 8, 8), strategy="fixed-32").num_groups
     {'1': 16}
     """
-    return _plan(model, example_inputs, strategy, loss, seed, name, progress, Patterns())
+    return _plan(model, example_inputs, strategy, optimizer, loss, seed, name, progress, Patterns())
 
 
 def _plan(
     model: nn.Module,
     example_inputs: Any,
-    strategy: str,
+    strategy: str | Strategy,
+    optimizer: Optimizer,
     loss: Loss | None,
     seed: int,
     name: str | None,
     progress: bool | None,
     patterns: Patterns,
 ) -> Plan:
-    check_strategy(strategy)
+    chosen = parse_strategy(strategy)
     with (
         steps(progress, "planning", total=MAX_PASSES) as advance,
-        closing(Network(model, example_inputs, loss=loss, seed=seed, patterns=patterns)) as network,
+        closing(
+            Network(model, example_inputs, loss=loss, seed=seed, optimizer=optimizer, patterns=patterns)
+        ) as network,
     ):
         advance()
-        return network.plan(strategy, name=name or type(model).__name__, advance=advance)
+        return network.plan(chosen, name=name or type(model).__name__, advance=advance)
 
 
 def compare(
     model: nn.Module,
     example_inputs: Any,
-    strategies: Sequence[str],
+    strategies: Sequence[str | Strategy],
     *,
+    optimizer: Optimizer = "sgd",
     loss: Loss | None = None,
     seed: int = 0,
     name: str | None = None,
     progress: bool | None = None,
 ) -> tuple[Plan, ...]:
     """One plan a strategy, all measured on the same copy of ``model`` with the same inputs."""
-    for strategy in strategies:
-        check_strategy(strategy)
-    total = sum(MAX_PASSES if strategy in SOLVED else 1 for strategy in strategies)
+    chosen = [parse_strategy(strategy) for strategy in strategies]
+    total = sum(1 if strategy.closed else MAX_PASSES for strategy in chosen)
     with (
         steps(progress, "comparing", total=total) as advance,
-        closing(Network(model, example_inputs, loss=loss, seed=seed)) as network,
+        closing(Network(model, example_inputs, loss=loss, seed=seed, optimizer=optimizer)) as network,
     ):
-        return tuple(network.plan(s, name=name or type(model).__name__, advance=advance) for s in strategies)
+        return tuple(network.plan(s, name=name or type(model).__name__, advance=advance) for s in chosen)
 
 
 def convert(
     model: Model,
     example_inputs: Any,
     *,
-    strategy: str | None = None,
+    strategy: str | Strategy | None = None,
     calibrate: Any = None,
+    optimizer: Optimizer = "sgd",
     loss: Loss | None = None,
     seed: int = 0,
     inplace: bool = False,
@@ -154,13 +163,15 @@ def convert(
         )
     strategy = strategy or ("isometric" if batches is None else FAITHFUL)
     if batches is None:
-        made = _plan(model, example_inputs, strategy, loss, seed, None, progress, patterns)
+        made = _plan(model, example_inputs, strategy, optimizer, loss, seed, None, progress, patterns)
         return replace_norms(made, model, inplace=inplace, include=include, exclude=exclude).model, made
     if strategy != FAITHFUL:
-        check_strategy(strategy)
+        strategy = parse_strategy(strategy)
     with (
         steps(progress, "converting", total=MAX_PASSES) as advance,
-        closing(Network(model, example_inputs, loss=loss, seed=seed, patterns=patterns)) as network,
+        closing(
+            Network(model, example_inputs, loss=loss, seed=seed, optimizer=optimizer, patterns=patterns)
+        ) as network,
     ):
         advance()
         done = convert_trained(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,64 +13,42 @@ from torch import nn
 from .conversion.matching import Patterns
 from .errors import IdealGroupsError, NoNormalizationError
 from .measuring.loss import Loss
-from .measuring.observation import Observation, Survey
+from .measuring.observation import Observation, Optimizer, Survey
 from .measuring.observer import Observer
 from .progress import Steps
 from .results import NotUnderstood, Plan, Site
 from .sandbox.calling import describe
-from .theory.formulas import MIN_GROUP_ELEMENTS
-from .theory.solve import MAX_HALVINGS, MAX_STEPS, Groups, Solution, Target, solve
-from .theory.strategies import (
-    SOLVED,
-    block_ideal_groups,
-    habit,
-    ideal_groups,
-    largest_divisor,
-    layer_budget,
-    safe_groups,
-)
+from .theory.curves import Curves
+from .theory.layer import Choice, Groups, Layer
+from .theory.solve import MAX_CHECKS
+from .theory.strategies import Strategy, parse_strategy
 
-MAX_PASSES = MAX_HALVINGS + MAX_STEPS + 4
-"""What a progress bar counts up to; most solves end sooner."""
+MAX_PASSES = MAX_CHECKS + 2
+"""What a progress bar counts up to; most searches end sooner."""
 
 
 @dataclass(frozen=True)
 class _Facts:
     """What is known of one layer before its groups are chosen."""
 
-    name: str
     kind: str
-    num_channels: int
-    positions: int
-    flat: bool
     groups_before: int | None
-    ratio: float
     note: str
+    layer: Layer
 
-
-@dataclass(frozen=True)
-class _Choice:
-    """The groups of every layer, a note where the strategy wanted others, and what was measured with them."""
-
-    groups: Groups
-    ideals: Mapping[str, float]
-    notes: Mapping[str, str]
-    after: Observation
-    solution: Solution[Observation] | None = None
-
-    def site(self, facts: _Facts) -> Site:
-        name, groups = facts.name, self.groups[facts.name]
-        curve = self.after.curves[name]
+    def site(self, choice: Choice[Observation], curves: Mapping[str, Curves]) -> Site:
+        layer, groups = self.layer, choice.groups[self.layer.name]
+        curve = curves.get(layer.name)
         return Site(
-            name=name,
-            kind=facts.kind,
-            num_channels=facts.num_channels,
-            positions=facts.positions,
-            groups_before=facts.groups_before,
-            ideal=self.ideals[name],
+            name=layer.name,
+            kind=self.kind,
+            num_channels=layer.num_channels,
+            positions=layer.positions,
+            groups_before=self.groups_before,
+            ideal=choice.ideals[layer.name],
             num_groups=groups,
-            gain=float(curve.gain[curve.at(groups)]),
-            note="; ".join(part for part in (facts.note, self.notes[name]) if part),
+            gain=float(curve.gain[curve.at(groups)]) if curve else math.nan,
+            note="; ".join(part for part in (self.note, choice.notes.get(layer.name, "")) if part),
         )
 
 
@@ -87,18 +65,20 @@ class Network:
         *,
         loss: Loss | None = None,
         seed: int = 0,
+        optimizer: Optimizer = "sgd",
         patterns: Patterns = Patterns(),  # noqa: B008 — frozen
     ) -> None:
         started = time.perf_counter()
-        self._observer = Observer(model, example_inputs, loss, seed, patterns.why_not)
+        self._observer = Observer(model, example_inputs, loss, seed, optimizer, patterns.why_not)
         self._seed = seed
+        self._optimizer = optimizer
         self._input = describe(example_inputs)
         if not self._observer.norms:
             self._refuse_without_norms(model)
         patterns.check(self._observer.found.names)
         survey, self.before = self._observer.survey()
         facts = _facts(self._observer, survey)
-        self._facts = tuple(one for one in facts if patterns.why_not(one.name) is None)
+        self._facts = tuple(one for one in facts if patterns.why_not(one.layer.name) is None)
         if facts and not self._facts:
             raise IdealGroupsError("include= and exclude= leave no normalization layer to plan; change the patterns.")
         if not facts:
@@ -108,80 +88,56 @@ class Network:
                 f"inputs{odd}; give example inputs that reach them."
             )
         self._missed = _not_understood(self._observer, survey)
+        self._seen: dict[tuple[tuple[str, int], ...], Observation] = {}
         self._survey_seconds = time.perf_counter() - started
 
     def close(self) -> None:
         """Free the memory of the copy at once; no plan can be made any more."""
         self._observer.close()
 
-    def plan(
-        self,
-        strategy: str,
-        *,
-        name: str,
-        target: Target = Target(),  # noqa: B008 — frozen
-        advance: Steps = lambda: None,
-    ) -> Plan:
-        """The plan of one strategy, measured; ``target`` is for studies of the rule itself."""
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that are planned, in execution order."""
+        return tuple(facts.layer for facts in self._facts)
+
+    def observe(self, groups: Groups, with_curves: bool = False) -> Observation:
+        """Return one pass with ``groups``; a pass that was made before is not made again."""
+        key = tuple(sorted(groups.items()))
+        seen = self._seen.get(key)
+        if seen is None or (with_curves and not seen.curves):
+            seen = self._seen[key] = self._observer.observe(groups, with_curves)
+        return seen
+
+    def plan(self, strategy: str | Strategy, *, name: str, advance: Steps = lambda: None) -> Plan:
+        """Return the plan of one strategy, measured."""
         started = time.perf_counter()
 
-        def observe(groups: Groups) -> Observation:
-            seen = self._observer.observe(groups, with_curves=True)
+        def observe(groups: Groups, with_curves: bool) -> Observation:
+            seen = self.observe(groups, with_curves)
             advance()
             return seen
 
-        choice = (
-            self._solved(strategy, target, observe) if strategy in SOLVED else self._by_rule(strategy, target, observe)
-        )
-        solution = choice.solution
+        chosen = parse_strategy(strategy)
+        one = observe({layer.name: 1 for layer in self.layers}, True)
+        choice = chosen.choose(self.layers, observe)
+        after = choice.measured or observe(choice.groups, False)
         return Plan(
             model=name,
-            strategy=strategy,
+            strategy=chosen.name,
             input=self._input,
             seed=self._seed,
-            budget=solution.point.budget if solution else None,
+            budget=choice.budget,
             trend_before=self.before.trend,
-            trend_after=choice.after.trend,
+            trend_after=after.trend,
             spread_before=self.before.spread,
-            spread_after=choice.after.spread,
+            spread_after=after.spread,
             seconds=round(time.perf_counter() - started + self._survey_seconds, 3),
-            sites=tuple(choice.site(facts) for facts in self._facts),
+            sites=tuple(facts.site(choice, one.curves) for facts in self._facts),
             not_understood=self._missed,
-            pooled=solution.pooled if solution else None,
-            tolerance=solution.tolerance if solution else None,
-            lowest_trend=solution.lowest_trend if solution else None,
+            lowest_trend=choice.lowest_trend,
+            one_number=choice.one_number,
+            optimizer=self._optimizer,
         )
-
-    def _solved(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:
-        """Strategies with a budget: as many groups as isometry allows."""
-        ratios = {facts.name: facts.ratio for facts in self._facts}
-
-        def budget_of(layer: str, epsilon: float) -> float:
-            return layer_budget(strategy, epsilon, ratios[layer])
-
-        # At -max(log r) the hybrid rule leaves no layer any budget.
-        lowest = 0.0 if strategy == "isometric" else min(0.0, *(-math.log(ratio) for ratio in ratios.values()))
-        solution = solve(observe, budget_of, lowest, dict.fromkeys(ratios, 1), target)
-        point = solution.point
-        ideals = {
-            name: ideal_groups(curve, budget_of(name, point.budget), target.least(curve.flat))
-            for name, curve in point.curves.items()
-            if name in ratios
-        }
-        notes = {f.name: safe_groups(f.num_channels, f.positions, point.groups[f.name])[1] for f in self._facts}
-        return _Choice(point.groups, ideals, notes, point.measured, solution)
-
-    def _by_rule(self, strategy: str, target: Target, observe: Callable[[Groups], Observation]) -> _Choice:
-        """Strategies that need no measurement; they are measured all the same."""
-        rule = habit(strategy)
-        ideals, groups, notes = {}, {}, {}
-        for facts in self._facts:
-            name, channels, positions = facts.name, facts.num_channels, facts.positions
-            ideals[name] = block_ideal_groups(channels, positions, facts.ratio) if rule is None else rule(channels)
-            wanted = largest_divisor(channels, ideals[name])
-            least = target.least(facts.flat) if rule is None else MIN_GROUP_ELEMENTS
-            groups[name], notes[name] = safe_groups(channels, positions, wanted, least)
-        return _Choice(groups, ideals, notes, observe(groups))
 
     def _refuse_without_norms(self, model: nn.Module) -> None:
         odd = [f"{name} ({type(model.get_submodule(name)).__name__})" for name in self._observer.found.odd]
@@ -197,18 +153,14 @@ def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
     for name, positions in survey.positions.items():
         norm = observer.norms[name]
         note = "γ = 0 measured as 1" if f"{name}.weight" in observer.woken else ""
-        facts.append(
-            _Facts(
-                name,
-                norm.kind,
-                norm.num_channels,
-                positions,
-                name in survey.flat,
-                norm.num_groups,
-                survey.ratios[name],
-                note,
-            )
+        layer = Layer(
+            name=name,
+            num_channels=norm.num_channels,
+            positions=positions,
+            flat=name in survey.flat,
+            weight=survey.weights.get(name),
         )
+        facts.append(_Facts(norm.kind, norm.num_groups, note, layer))
     return tuple(facts)
 
 

@@ -19,6 +19,7 @@ from .progress import Steps
 from .results import Plan, Site
 from .sandbox.copying import Model
 from .theory.formulas import MIN_GROUP_CHANNELS, divisors
+from .theory.strategies import Strategy
 
 FAITHFUL = "faithful"
 """The strategy that needs a trained network and data: groups are chosen while the layers are calibrated."""
@@ -37,7 +38,7 @@ def convert_trained(
     model: Model,
     batches: list[Any],
     *,
-    strategy: str,
+    strategy: str | Strategy,
     name: str,
     seed: int,
     inplace: bool,

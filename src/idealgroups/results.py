@@ -59,11 +59,11 @@ class Plan:
 
     ``budget``: ε, the gain each layer may have; None for strategies without one. ``trend_*`` and ``spread_*``: of
     log u over the weight layers in execution order, before (the model as it was) and after (with this plan).
-    ``pooled``: whether the loss sees only a mean over positions, so that the trend is to be near zero; ``tolerance``:
-    δ; ``lowest_trend``: how far the trend was allowed to fall, -δ or, where no number of groups reaches that, lower.
-    All None without a budget. ``calibrated_on``: how many samples the converted network was calibrated on;
-    ``output_residual``: how far its output was from the trained network's on them, as a residual. None where it was
-    not calibrated.
+    Where nothing was measured they are NaN. ``lowest_trend``: how far the trend was allowed to fall, None where the
+    strategy does not measure. ``one_number``: the most groups, the same in all layers, that are predicted to keep the
+    trend above that. ``optimizer``: whose steps the line is about.
+    ``calibrated_on``: how many samples the converted network was calibrated on; ``output_residual``: how far its output
+    was from the trained network's on them, as a residual. None where it was not calibrated.
     """
 
     model: str
@@ -78,9 +78,9 @@ class Plan:
     seconds: float
     sites: tuple[Site, ...]
     not_understood: tuple[NotUnderstood, ...] = ()
-    pooled: bool | None = None
-    tolerance: float | None = None
     lowest_trend: float | None = None
+    one_number: int | None = None
+    optimizer: str = "sgd"
     calibrated_on: int | None = None
     output_residual: float | None = None
 

@@ -104,14 +104,14 @@ def expectation(plan: Plan) -> str:
 
 
 def _why(plan: Plan) -> str:
-    """A line for the reader who expected a trend near zero."""
-    if plan.tolerance is None or plan.lowest_trend is None:
-        return ""
-    if plan.lowest_trend < -plan.tolerance:
-        return f"\nthe trend may be low here: no number of groups lifts it to {_signed(-plan.tolerance)}"
-    if plan.pooled is False:
-        return "\nthe trend may be low here: the loss sees every position, not only their mean"
-    return ""
+    """A line each on the one number for all layers and on an optimizer that does not care."""
+    lines = ""
+    if plan.one_number is not None:
+        number = plan.one_number
+        lines += f"\none number for all layers: num_groups={number} (norm_num_groups={number} in diffusers)"
+    if plan.optimizer == "adam":
+        lines += "\nAdam divides by the size of the gradient, so the number of groups matters little to it"
+    return lines
 
 
 def measurement_table(measured: Sequence[tuple[str, Measurement]]) -> tuple[RenderableType, ...]:

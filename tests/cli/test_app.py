@@ -56,9 +56,9 @@ PLAN_KEYS = [
     "seconds",
     "sites",
     "not_understood",
-    "pooled",
-    "tolerance",
     "lowest_trend",
+    "one_number",
+    "optimizer",
     "calibrated_on",
     "output_residual",
 ]
@@ -149,7 +149,7 @@ def test_compare_prints_a_row_a_strategy(nets: str, capsys: pytest.CaptureFixtur
     assert (code, err) == (0, "")
     rows = [line.split()[0] for line in out.splitlines()[1:11]]
     assert rows == (
-        "isometric hybrid block fixed-32 gcd-32 channels-16 min-32-quarter sqrt layer instance".split()  # noqa: SIM905
+        "isometric uniform block fixed-32 gcd-32 group-size-16 min-32-quarter sqrt layer instance".split()  # noqa: SIM905
     )
     for title in ("trend", "spread", "worst gain", "groups", "smallest group"):
         assert title in out.splitlines()[0]

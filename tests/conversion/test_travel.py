@@ -105,7 +105,7 @@ def test_weights_that_say_nothing_load() -> None:
 def test_a_converted_model_carries_every_planned_layer() -> None:
     model = networks.group_normed(groups=4)
     x = torch.randn(2, 3, 8, 8)
-    plan = ig.plan(model, x, strategy="channels-4")  # 4 groups of 16 channels: nothing changes
+    plan = ig.plan(model, x, strategy="group-size-4")  # 4 groups of 16 channels: nothing changes
     assert groups_in(ig.apply(plan, model).state_dict()) == plan.num_groups == {"0.1": 4, "1.1": 4}
     assert ig.groups(model) == {}  # the user's own model was not touched
 
@@ -114,7 +114,7 @@ def test_a_model_built_with_norm_layer_carries_them() -> None:
     def build(norm_layer: Any = nn.BatchNorm2d) -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 16, 3), norm_layer(16), nn.ReLU(), nn.Conv2d(16, 32, 3), norm_layer(32))
 
-    plan = ig.plan(build(), torch.randn(2, 3, 8, 8), strategy="channels-16")
+    plan = ig.plan(build(), torch.randn(2, 3, 8, 8), strategy="group-size-16")
     model = build(norm_layer=ig.norm_layer(plan, build))
     assert groups_in(model.state_dict()) == plan.num_groups
     assert ig.groups(model) == {"1": {"num_groups": 1, "eps": 1e-5}, "4": {"num_groups": 2, "eps": 1e-5}}

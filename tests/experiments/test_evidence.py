@@ -1,4 +1,4 @@
-"""The claims of docs/results.md: held against the committed measurements, and measured anew where that is quick."""
+"""The claims of docs/results.md, held against the committed measurements of the first rule; and today's line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 import idealgroups as ig
 from idealgroups.cli.networks import load_model
+from idealgroups.planner import Network
 from idealgroups.synthetic import synthetic
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "initialization.jsonl"
@@ -60,17 +61,13 @@ def test_plans_of_five_seeds_agree_and_put_no_instance_norm_in_front_of_a_pool()
         assert max(by_seed.values()) <= 2 * min(by_seed.values())
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_committed_plan_is_what_is_measured_now(name: str) -> None:
-    """Another machine sums in another order; the plan must not depend on that."""
+@pytest.mark.slow
+def test_resnet50_crosses_zero_where_imagenet_training_found_its_width() -> None:
+    """Group sizes of 8 and 16 had the least error there (Wu & He 2018, Table 3); nothing here knows of them."""
     pytest.importorskip("torchvision")
-    pytest.importorskip("timm")
-    committed = next(p for c, p in records() if (c["model"], c["data"], c["px"], c["seed"]) == (name, "pink", 128, 0))
-    plan = ig.plan(load_model(name, 0).model, synthetic((8, 3, 128, 128), "pink", 0), seed=0)
-    assert plan.trend_before == pytest.approx(committed.trend_before, abs=0.05)
-    limit = 0.5 if name == "torchvision:mobilenet_v2" else 0.3  # half a standard error of its trend is 0.47
-    assert abs(plan.trend_after) <= limit or plan.trend_after > 0
-    assert plan.lowest_trend is not None
-    assert plan.trend_after >= plan.lowest_trend
-    assert width(committed) / 2 <= width(plan) <= width(committed) * 2
-    assert 1.5 * (plan.budget or 0) >= (committed.budget or 0)
+    network = Network(load_model(RESNET50, 0).model, synthetic((8, 3, 128, 128), "pink", 0))
+    trends = {size: network.plan(f"group-size-{size}", name=RESNET50).trend_after for size in (4, 8, 16, 32)}
+    assert trends[8] < 0 < trends[16] + 0.2
+    assert list(trends.values()) == sorted(trends.values())
+    plan = network.plan("isometric", name=RESNET50)
+    assert 4 <= width(plan) <= 16

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 import networks
 from idealgroups import IdealGroupsError
 from idealgroups.measuring.observer import Observer
+from idealgroups.synthetic import synthetic
 from idealgroups.theory.formulas import divisors
+from idealgroups.theory.layer import WeightShape
 
 Untouched = Callable[[nn.Module, Callable[[], Any]], Any]
 
@@ -100,7 +103,7 @@ def test_regrouping_is_what_the_model_would_do() -> None:
     x = torch.randn(4, 3, 8, 8)
     as_planned = Observer(batch, x).observe({f"{i}.1": 4 for i in range(4)})
     as_built = Observer(group, x).observe(None)
-    assert np.allclose(as_planned.log_u, as_built.log_u, atol=1e-5)
+    assert np.allclose(as_planned.line, as_built.line, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -161,20 +164,22 @@ def test_functional_norms_are_seen_and_functional_dropout_is_off() -> None:
     survey, first = observer.survey()
     assert survey.functional == {"block": "F.group_norm"}
     assert list(survey.positions) == ["norm"]
-    assert np.array_equal(first.log_u, observer.observe(None).log_u)
+    assert np.array_equal(first.line, observer.observe(None).line)
 
 
 def test_a_norm_called_twice_and_one_never_called() -> None:
     observer = Observer(networks.Twice(), torch.randn(2, 3, 8, 8))
     survey, _ = observer.survey()
     assert survey.silent_norms == ("unused",)
-    assert observer.observe({"norm": 4}, with_curves=True).curves["norm"].num_channels == 16
+    assert observer.observe({"norm": 1}, with_curves=True).curves["norm"].num_channels == 16
 
 
 def test_a_shared_norm_is_one_layer_with_its_smallest_map() -> None:
-    survey, _ = Observer(networks.Shared(), torch.randn(2, 3, 8, 8)).survey()
+    observer = Observer(networks.Shared(), torch.randn(2, 3, 8, 8))
+    survey, _ = observer.survey()
     assert survey.positions == {"first.0": 16}
     assert survey.flat == frozenset()
+    assert not observer.observe({"first.0": 1}, with_curves=True).curves["first.0"].flat
 
 
 def test_only_a_norm_that_never_sees_a_second_position_is_flat() -> None:
@@ -189,9 +194,12 @@ def test_only_a_norm_that_never_sees_a_second_position_is_flat() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.neck(self.head(x).mean((2, 3)) + self.head(x.mean((2, 3), keepdim=True)).flatten(1))
 
-    survey, _ = Observer(Pyramid(), torch.randn(4, 3, 4, 4)).survey()
+    observer = Observer(Pyramid(), torch.randn(4, 3, 4, 4))
+    survey, _ = observer.survey()
     assert survey.positions == {"head.1": 1, "neck.1": 1}
     assert survey.flat == {"neck.1"}
+    seen = observer.observe({"head.1": 1, "neck.1": 1}, with_curves=True)
+    assert {name: curve.flat for name, curve in seen.curves.items()} == {"head.1": False, "neck.1": True}
 
 
 def test_ratio_is_elements_in_over_elements_out() -> None:
@@ -207,7 +215,92 @@ def test_ratio_is_elements_in_over_elements_out() -> None:
             return self.after(self.conv(F.relu(self.norm(self.stem(x) * 2))))
 
     survey, _ = Observer(PreActivation(), torch.randn(2, 3, 8, 8)).survey()
-    assert survey.ratios == {"norm": 8 * 64 / (32 * 16), "after": 8 * 64 / (32 * 16)}
+    assert {name: weight.ratio for name, weight in survey.weights.items()} == {"norm": 1.0, "after": 1.0}
+    shape = WeightShape(in_channels=8, out_channels=32, in_positions=64, out_positions=16)
+    assert set(survey.weights.values()) == {shape}
+
+
+def test_in_pre_activation_order_every_norm_belongs_to_the_weight_layer_behind_it() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 1)
+            self.norm1, self.conv1 = nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3, padding=1)
+            self.norm2, self.conv2 = nn.BatchNorm2d(16), nn.Conv2d(16, 8, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x) + 0
+            return x + self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
+
+    survey, _ = Observer(Block(), torch.randn(2, 3, 8, 8)).survey()
+    assert {name: weight.ratio for name, weight in survey.weights.items()} == {"norm1": 0.5, "norm2": 2.0}
+
+
+# --- the line --------------------------------------------------------------------------------------------------------
+
+
+class Forked(nn.Module):
+    """Weights in front of a norm, behind every norm, and beside the norms on a path of their own."""
+
+    def __init__(self, checkpoint: bool = False) -> None:
+        super().__init__()
+        self.front, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.middle, self.last_norm = nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+        self.beside, self.head = nn.Conv2d(3, 4, 1), nn.Linear(12, 5)
+        self.checkpoint = checkpoint
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.last_norm(self.middle(F.relu(self.norm(self.front(x)))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.requires_grad_()
+        y = torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=True) if self.checkpoint else self.body(x)
+        return self.head(torch.cat([y.mean((2, 3)), self.beside(x).mean((2, 3))], 1))
+
+
+def in_line(observer: Observer) -> set[str]:
+    _, seen = observer.survey()
+    return {layer.name for layer in seen.gradients if layer.in_line}
+
+
+def test_only_weights_with_a_planned_norm_between_them_and_the_loss_are_in_the_line() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    assert in_line(Observer(Forked(), x)) == {"front.weight", "middle.weight"}
+    assert in_line(Observer(Forked(), x, skip=lambda name: None if name == "norm" else "why")) == {"front.weight"}
+    assert in_line(Observer(Forked(), x, skip=lambda name: "why")) == set()
+
+
+def test_where_reentrant_checkpoints_hide_the_graph_the_order_of_execution_decides() -> None:
+    assert in_line(Observer(Forked(checkpoint=True), torch.randn(2, 3, 8, 8))) == {"front.weight", "middle.weight"}
+
+
+def test_the_number_of_classes_does_not_enter_the_line() -> None:
+    """The gradient of the head depends on the classes, and no number of groups changes it."""
+    seen = {}
+    for classes in (2, 1000):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, classes)
+        )
+        _, seen[classes] = Observer(model, torch.randn(64, 3, 8, 8)).survey()
+    heads = [next(g.relative for g in s.gradients if not g.in_line) for s in seen.values()]
+    assert [g.name for g in seen[2].gradients if not g.in_line] == ["4.weight"]
+    assert len(seen[2].line) == len(seen[1000].line) == 1
+    assert heads[0] > 5 * heads[1]
+
+
+def test_the_line_of_dp_sgd_is_that_of_the_gradient_per_element() -> None:
+    model, x = networks.plain(), synthetic((4, 3, 16, 16))
+    observer = Observer(model, x, lambda y: y.square().sum(), optimizer="dp-sgd")
+    _, seen = observer.survey()
+    gradients = dict(model.named_parameters())
+    model(x).square().sum().backward()
+    for layer in seen.gradients:
+        gradient = gradients[layer.name].grad
+        assert gradient is not None
+        assert layer.per_element == pytest.approx(float(gradient.square().mean().sqrt()), rel=1e-3)
+    expected = [np.log(layer.per_element) for layer in seen.gradients if layer.in_line]
+    assert seen.line == pytest.approx(expected)
 
 
 def without_a_word(y: Tensor) -> Tensor:
@@ -248,6 +341,6 @@ def test_checkpointed_models_do_not_count_twice() -> None:
     model = Checkpointed(use_reentrant=False)
     plain = Observer(model.net, x).observe({f"{i}.1": 4 for i in range(3)}, with_curves=True)
     again = Observer(model, x).observe({f"net.{i}.1": 4 for i in range(3)}, with_curves=True)
-    assert np.allclose(plain.log_u, again.log_u, atol=1e-5)
+    assert np.allclose(plain.line, again.line, atol=1e-5)
     for name, curve in plain.curves.items():
         assert np.allclose(curve.projection, again.curves[f"net.{name}"].projection, atol=1e-4)

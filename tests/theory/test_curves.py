@@ -327,19 +327,3 @@ def test_few_positions_inflate_the_measured_mean_share(positions: int) -> None:
     rho = 0.3
     measured = curves([gaussian_moments(2000, 16, positions, rho)]).mean_share
     assert measured == pytest.approx(rho + (1 - rho) / positions, rel=0.03)
-
-
-@pytest.mark.parametrize(
-    ("constant", "positions", "pooled"), [(True, 64, True), (False, 64, False), (False, 4, False), (False, 1, True)]
-)
-def test_a_gradient_behind_a_global_pool_is_told_from_one_that_sees_positions(
-    constant: bool, positions: int, pooled: bool
-) -> None:
-    generator = np.random.default_rng(0)
-    shape = (32, 16, positions)
-    z = generator.normal(size=shape)
-    gradient = generator.normal(size=(32, 16, 1 if constant else positions)) * (z > 0)  # behind a ReLU
-    moments = Moments(
-        z.mean(-1), z.var(-1), positions, 1e-5, gradient.sum(-1), (gradient**2).sum(-1), (gradient * z).sum(-1)
-    )
-    assert curves([moments]).pooled == pooled

@@ -19,8 +19,6 @@ from scipy.stats import chi2
 
 from idealgroups.theory.formulas import (
     RELU_MEAN_SHARE,
-    block_channels_per_group,
-    block_group_elements,
     conv_channels_per_group,
     conv_gain,
     divisors,
@@ -30,9 +28,6 @@ from idealgroups.theory.formulas import (
     gaussian_gain,
     next_mean_share,
     pooled_projection_loss,
-    spread,
-    trend,
-    trend_error,
 )
 from means import assert_mean
 
@@ -149,18 +144,6 @@ def test_fc_inverse(budget: float) -> None:
     assert fc_gain(m) == pytest.approx(budget, rel=1e-6)
 
 
-@given(st.floats(1.001, 100))
-def test_block_inverse(ratio: float) -> None:
-    assert fc_gain(block_group_elements(ratio)) == pytest.approx(math.log(ratio), rel=1e-6)
-    c = block_channels_per_group(ratio)
-    assert c == pytest.approx(RELU_MEAN_SHARE / (1 - 1 / ratio), rel=1e-6)
-
-
-@given(st.floats(0.01, 1))
-def test_block_without_a_need_for_gain_has_one_group(ratio: float) -> None:
-    assert block_channels_per_group(ratio) == block_group_elements(ratio) == math.inf
-
-
 @given(widths, st.floats(1.01, 4), shares)
 def test_gains_fall_with_wider_groups(c: float, factor: float, rho: float) -> None:
     assert conv_gain(c * factor, rho) < conv_gain(c, rho)
@@ -217,48 +200,6 @@ def test_divisors(n: int) -> None:
     assert divisors(n) == [d for d in range(1, n + 1) if n % d == 0]
 
 
-lines = st.tuples(st.integers(2, 60), st.floats(-5, 5), st.floats(-5, 5))
-series = st.lists(st.floats(-20, 20), min_size=2, max_size=40).map(np.array)
-
-
-def test_trend_error_is_that_of_the_textbook() -> None:
-    y = np.array([0.0, 1.0, 0.0, 1.0])  # slope 0.2, residuals -0.2, 0.6, -0.6, 0.2, so s² = 0.8/2 and Σ(x - x̄)² = 5
-    assert trend_error(y) == pytest.approx(3 * math.sqrt(0.4 / 5))
-    assert trend_error(np.array([0.0, 1.0])) == trend_error(np.array([])) == 0
-
-
-def test_trend_error_is_the_deviation_of_the_trend_under_noise() -> None:
-    rng = np.random.default_rng(0)
-    noisy = rng.normal(0, 0.7, (4000, 20)) + np.linspace(1, -2, 20)
-    assert np.std([trend(y) for y in noisy]) == pytest.approx(0.7 * 19 / math.sqrt(20 * 399 / 12), rel=0.03)
-    assert np.mean([trend_error(y) ** 2 for y in noisy]) == pytest.approx(np.var([trend(y) for y in noisy]), rel=0.05)
-
-
-@given(lines)
-def test_trend_is_exact_on_lines(line: tuple[int, float, float]) -> None:
-    n, intercept, slope = line
-    values = intercept + slope * np.arange(n)
-    assert trend(values) == pytest.approx(values[-1] - values[0], abs=1e-9)
-
-
-@given(series, st.floats(-10, 10), st.floats(-10, 10))
-def test_trend_and_spread_ignore_a_shift_and_follow_a_scale(values: np.ndarray, shift: float, scale: float) -> None:
-    assert trend(values * scale + shift) == pytest.approx(trend(values) * scale, abs=1e-8)
-    assert spread(values * scale + shift) == pytest.approx(spread(values) * abs(scale), abs=1e-8)
-
-
-@given(series)
-def test_trend_is_the_least_squares_line_and_turns_with_the_order(values: np.ndarray) -> None:
-    slope = np.polyfit(np.arange(len(values)), values, 1)[0]
-    assert trend(values) == pytest.approx(slope * (len(values) - 1), abs=1e-7)
-    assert trend(values[::-1]) == pytest.approx(-trend(values), abs=1e-9)
-
-
-def test_trend_and_spread_of_nearly_nothing() -> None:
-    assert trend(np.array([])) == trend(np.array([3.0])) == spread(np.array([])) == spread(np.array([3.0])) == 0
-    assert spread(np.array([1.0, 3.0])) == 1
-
-
 # --- the documentation -----------------------------------------------------------------------------------------------
 
 
@@ -268,10 +209,3 @@ def test_every_test_that_the_theory_page_names_exists() -> None:
     assert len(named) > 20
     missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in (root / file).read_text()]
     assert missing == []
-
-
-@given(st.integers(2, 60), st.integers(0, 60))
-def test_a_gain_shifts_the_trend_most_in_the_middle_of_a_chain(count: int, below: int) -> None:
-    below = min(below, count)
-    shift = trend(np.where(np.arange(count) < below, 1.0, 0.0))
-    assert shift == pytest.approx(-6 * below * (count - below) / (count * (count + 1)))

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from idealgroups.theory.formulas import (
     RELU_MEAN_SHARE,
     RELU_POOL_SHARE,
-    block_channels_per_group,
-    block_group_elements,
+    conv_channels_per_group,
     conv_gain,
     fc_gain,
+    fc_group_elements,
     gaussian_gain,
     pooled_projection_loss,
-    trend,
 )
+from idealgroups.theory.line import trend
 from means import assert_mean
 
 SHARES = [0.0, 0.1, RELU_MEAN_SHARE, 0.6]
@@ -140,7 +140,7 @@ def test_pooled_projection_loss_by_autograd(c: int, rho: float) -> None:
 def test_block_isometry_of_a_convolution(n_in: int, n_out: int, stride: int) -> None:
     """r = n_in·s²/n_out = π/(π-1): instance norm makes the mean square of the gradient the same before and behind."""
     ratio = n_in * stride**2 / n_out
-    assert block_channels_per_group(ratio) == pytest.approx(1, rel=1e-3)
+    assert conv_channels_per_group(math.log(ratio)) == pytest.approx(1, rel=1e-3)
     torch.manual_seed(0)
     ratios = []
     for _ in range(10):
@@ -156,7 +156,7 @@ def test_block_isometry_of_a_convolution(n_in: int, n_out: int, stride: int) -> 
 
 def test_block_isometry_of_a_fully_connected_layer() -> None:
     n_in, n_out = 576, 480
-    m = block_group_elements(n_in / n_out)
+    m = fc_group_elements(math.log(n_in / n_out))
     assert m == pytest.approx(8)
     torch.manual_seed(0)
     ratios = []

@@ -61,7 +61,7 @@ def plan_command(
     /,
     *,
     arg: Arg = None,
-    strategy: Annotated[str, Parameter(help="isometric, hybrid, block, or an existing method.")] = "isometric",
+    strategy: Annotated[str, Parameter(help="isometric, uniform, block, or a baseline.")] = "isometric",
     input_shape: Input = None,
     batch: Batch = 8,
     seed: Seed = 0,
@@ -205,9 +205,11 @@ def compare_command(
     """Set the isometric plan beside the existing methods, one row a strategy."""
     from ..api import compare
     from ..tables import comparison_table
-    from ..theory.strategies import HABITS
+    from ..theory.strategies import BASELINES
 
-    names = ["isometric", "hybrid", "block", *HABITS] if strategies is None else strategies.replace(" ", "").split(",")
+    names = (
+        ["isometric", "uniform", "block", *BASELINES] if strategies is None else strategies.replace(" ", "").split(",")
+    )
     network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
     plans = compare(network, inputs, names, seed=seed, name=name)
     if as_json:

@@ -40,7 +40,7 @@ def restore(model: Model, checkpoint: Any, *, strict: bool = True) -> Model:
     >>> import torch, idealgroups as ig
     >>> def build():
     ...     return nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU())
-    >>> trained, plan = ig.convert(build(), torch.randn(2, 3, 8, 8), strategy="channels-16")
+    >>> trained, plan = ig.convert(build(), torch.randn(2, 3, 8, 8), strategy="group-size-16")
     >>> ig.restore(build(), trained.state_dict())[1].num_groups
     2
     """

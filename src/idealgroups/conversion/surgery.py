@@ -51,7 +51,7 @@ def apply(
     >>> import torch, idealgroups as ig
     >>> from torch import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU())
-    >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="channels-16")
+    >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="group-size-16")
     >>> ig.apply(plan, net)[1].num_groups, type(net[1]).__name__
     (2, 'BatchNorm2d')
     """
@@ -95,7 +95,7 @@ def replace_norms(
     >>> import torch, idealgroups as ig
     >>> from torch import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.Flatten(), nn.Linear(1152, 8), nn.LayerNorm(8))
-    >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="channels-16")
+    >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="group-size-16")
     >>> print(replace_norms(plan, net))
     replaced 1: 1 BatchNorm2d
     left 1: layer norm over the last dimension, not over channels

@@ -78,7 +78,7 @@ def groups(model: nn.Module) -> dict[str, dict[str, Any]]:
 
     >>> import torch, idealgroups as ig
     >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU())
-    >>> ig.groups(ig.convert(net, torch.randn(2, 3, 8, 8), strategy="channels-16")[0])
+    >>> ig.groups(ig.convert(net, torch.randn(2, 3, 8, 8), strategy="group-size-16")[0])
     {'1': {'num_groups': 2, 'eps': 1e-05}}
     """
     return {name: asdict(settings) for name, settings in carried(model).items()}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from .function_calls import FunctionalNorms, NoDropout
 from .graph import has_reentrant_checkpoint, leaves, movable, nodes_behind
 from .loss import Loss, random_projection
 from .moments import curves_of_calls
-from .observation import Observation, Survey, WeightGradient
+from .observation import Observation, Optimizer, Survey, WeightGradient
 from .prepare import Scratch, Weight, scratch_copy
 from .regroup import Calls, regrouped
 from .trace import Trace
@@ -48,6 +48,7 @@ class Observer:
         example_inputs: what the model takes: a tensor, a tuple (positional) or a mapping (keywords).
         loss: the model's output → a scalar; default: random projections of all outputs.
         seed: of the random projections and of whatever the model draws.
+        optimizer: whose steps the line of an observation is about.
         skip: a layer's name → why it is not to be planned, or None; :func:`~idealgroups.norms.inventory` says more.
         projections: how many random projections are averaged if there is no loss; each costs a backward pass.
     """
@@ -58,10 +59,14 @@ class Observer:
         example_inputs: Any,
         loss: Loss | None = None,
         seed: int = 0,
+        optimizer: Optimizer = "sgd",
         skip: Callable[[str], str | None] = lambda name: None,
         projections: int = 1,
     ) -> None:
         check_seed(seed)
+        if optimizer not in get_args(Optimizer):
+            choices = ", ".join(get_args(Optimizer))
+            raise IdealGroupsError(f"there is no optimizer {optimizer!r}; choose one of {choices}.")
         with torch.inference_mode(False):  # outside of it, tensors of inference mode become ordinary ones
             self._scratch: Scratch = scratch_copy(model, seed, skip)
             self._inputs = copy_inputs(example_inputs)
@@ -70,6 +75,7 @@ class Observer:
         self._losses = (loss,) if loss else tuple(random_projection(seed, index) for index in range(projections))
         self._seed = seed
         self._skip = skip
+        self._optimizer: Optimizer = optimizer
         self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self._weights: tuple[Weight, ...] = self._scratch.weights
         self._sizes = {weight.name: float(norm(weight.parameter.detach())) for weight in self._weights}
@@ -109,7 +115,7 @@ class Observer:
         survey = Survey(
             positions={name: min(counts) for name, counts in calls.items()},
             flat=frozenset(name for name, counts in calls.items() if max(counts) == 1),
-            ratios=trace.ratios(calls),
+            weights=trace.weights(calls),
             functional=functional.found,
             silent_norms=tuple(name for name in self.norms if name not in calls and name not in seen.calls.odd),
             odd=seen.calls.odd,
@@ -136,7 +142,7 @@ class Observer:
         return self._observation(seen)
 
     def _observation(self, seen: _Pass) -> Observation:
-        return Observation(curves_of_calls(seen.calls.moments), *self._gradients(seen))
+        return Observation(curves_of_calls(seen.calls.moments), *self._gradients(seen), self._optimizer)
 
     def _run(self, seen: _Pass) -> _Pass:
         calls, trace = seen.calls, seen.trace

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import internal
+from ..theory.layer import WeightShape
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,18 @@ class Running:
 class Trace:
     """What is seen of one pass. ``order``: when each module first ran. ``producers``: the weight layer of each norm.
 
-    ``elements``: numbers of elements into and out of each weight layer. A normalization belongs to the weight layer
-    whose output it gets; if it gets something else, as in pre-activation order, to the next weight layer that runs.
+    ``shapes``: of the input and output of each weight layer. A normalization belongs to the weight layer in front of
+    it, unless that belongs to another one or it gets a sum of several: then to the next weight layer that runs. So in
+    pre-activation order every norm belongs to the weight layer behind it.
     """
 
     def __init__(self) -> None:
         self.order: dict[str, int] = {}
-        self.elements: dict[str, tuple[int, int]] = {}
+        self.shapes: dict[str, WeightShape] = {}
         self.producers: dict[str, str] = {}
         self._running: list[Running] = []
         self._outputs = WeakIdKeyDictionary()
-        self._waiting: list[str] = []
+        self._waiting: dict[str, str | None] = {}
 
     @contextmanager
     def follow(self, model: nn.Module, weight_layers: Iterable[str]) -> Iterator[None]:
@@ -58,11 +60,13 @@ class Trace:
 
     def norm_runs(self, name: str, x: Tensor) -> None:
         """Find the weight layer that the normalization ``name`` with the input ``x`` belongs to."""
+        if name in self.producers or name in self._waiting:
+            return
         producer = self._outputs.get(x)  # type: ignore[no-untyped-call]
-        if producer is not None:
-            self.producers.setdefault(name, producer)
-        elif name not in self.producers:
-            self._waiting.append(name)
+        if producer is not None and producer not in self.producers.values():
+            self.producers[name] = producer
+        else:
+            self._waiting[name] = producer
 
     def place(self, owner: str) -> float:
         """Return when ``owner`` ran; one whose parent uses its weight directly ran when the parent did."""
@@ -70,10 +74,11 @@ class Trace:
             owner = owner.rpartition(".")[0]
         return self.order.get(owner, 0)
 
-    def ratios(self, norms: Iterable[str]) -> Mapping[str, float]:
-        """Return elements in / elements out of the weight layer that each norm belongs to; 1 without one."""
-        sizes = {name: self.elements.get(self.producers.get(name, ""), (1, 1)) for name in norms}
-        return {name: into / out for name, (into, out) in sizes.items()}
+    def weights(self, norms: Iterable[str]) -> Mapping[str, WeightShape]:
+        """Return the shapes of the weight layer that each norm belongs to; norms without one are left out."""
+        owners = {name: owner for name, owner in self._waiting.items() if owner is not None}  # none ran behind them
+        owners |= self.producers
+        return {name: self.shapes[owners[name]] for name in norms if owners.get(name) in self.shapes}
 
     def _enter(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -96,8 +101,22 @@ class Trace:
     def _weight_ran(self, owner: str, x: Tensor, output: Tensor) -> None:
         if not (x.numel() and output.numel()):  # an empty call, as of a detector without proposals
             return
-        self.elements.setdefault(owner, (x.numel(), output.numel()))
+        self.shapes.setdefault(owner, _weight_shape(x, output))
         self._outputs[output] = owner
         for name in self._waiting:
             self.producers.setdefault(name, owner)
         self._waiting.clear()
+
+
+def _weight_shape(x: Tensor, y: Tensor) -> WeightShape:
+    """Return channels and positions in and out: of (N, C, …), or of (N, …, C) for a layer that maps the last axis."""
+    if x.ndim > 2 and x.shape[:-1] == y.shape[:-1] and x.shape[-1] != y.shape[-1]:
+        x, y = x.flatten(0, -2), y.flatten(0, -2)
+    batch = x.shape[0] if x.ndim else 1
+    into, out = (t.shape[1] if t.ndim > 1 else 1 for t in (x, y))
+    return WeightShape(
+        in_channels=into,
+        out_channels=out,
+        in_positions=max(x.numel() // (batch * into), 1),
+        out_positions=max(y.numel() // (batch * out), 1),
+    )

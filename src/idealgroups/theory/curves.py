@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .formulas import Floats, divisors, free_projection_loss, pooled_projection_loss
+from .formulas import Floats, divisors, free_projection_loss
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,6 @@ class Curves:
         """b(c) = amplification - projection, shape (D,); -inf where no gradient passes."""
         lost = np.isposinf(self.projection)
         return np.where(lost, -np.inf, self.amplification - np.where(lost, 0.0, self.projection))
-
-    @property
-    def pooled(self) -> bool:
-        """Whether the loss sees only the mean over positions, as behind a global average pool.
-
-        One channel per group then projects out most of the gradient, :func:`~.theory.pooled_projection_loss`, where a
-        gradient that differs from position to position loses 2 of S directions. With S ≤ 2 there is nothing to tell.
-        """
-        if self.positions <= 2:
-            return True
-        return bool(self.projection[0] - free_projection_loss(self.positions) > pooled_projection_loss(2))
 
     def at(self, num_groups: int) -> int:
         """Index of ``num_groups`` in the arrays."""

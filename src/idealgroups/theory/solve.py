@@ -1,208 +1,234 @@
-"""The one-dimensional solve: one gain budget ε for all layers, as large as end-to-end isometry allows."""
+"""The one-dimensional search: as many groups as keep the trend T at or above its limit. NumPy only.
+
+The candidates form a family that is ordered from one group in every layer to the most groups that are allowed. They
+come from the curves of the pass with one group, so a pass that checks a candidate needs no curves of its own.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .curves import Curves
-from .formulas import MIN_FLAT_ELEMENTS, MIN_IDEAL_ELEMENTS
-from .strategies import most_groups_within
+from .formulas import Floats, divisors
+from .grouping import least_elements, thresholds
+from .layer import Groups, Layer, M, Observe
 
-Groups = Mapping[str, int]
-Pick = Callable[[Mapping[str, Curves], float], Groups]
-"""(curves of every layer, ε) → groups of every layer."""
+SLACK = 1.0
+"""How far T may fall below zero, or below T of one group if that is negative: one e-fold. The rule's one constant."""
 
-ISOMETRY_TOLERANCE = 0.25
-"""δ. The trend of log u may fall this far below zero. Between two batches the trend of one network moves by about 0.1
-to 0.2, so a smaller δ would be lost in that noise; and networks whose trend hardly depends on the groups, where
-training likes more groups, would get one group for a trend that is zero but for noise."""
-
-TREND_ERRORS = 0.5
-"""δ is at least this many standard errors of the trend: where log u scatters widely about its line, or there are few
-layers, a smaller deviation from zero says nothing. In ResNet-50 that is 0.23, in MobileNets and small networks more."""
-
-POSITION_TOLERANCE = math.log(10)
-"""δ where the loss sees every position for itself (segmentation, denoising, flattened maps). Such networks train the
-better the smaller the groups are, until the trend is about -3: relative gradients within a factor of ten, then."""
-
-MAX_BUDGET = math.log(2)
-"""The largest ε tried: no layer may more than double the squared gradient, or lose more than half of it. Small plain
-networks, residual ones and DenseNets cross zero between 0.4 and 0.6; what does not cross below 0.69 hardly depends on
-the groups."""
-
-MAX_HALVINGS = 7
-"""How often the budget is halved in search of isometry: below 0.69 / 2^7 = 0.005 nearly every layer has one group."""
-
-MAX_STEPS = 6
-"""Most evaluations between the last two budgets; the trend is nearly linear in ε there, so one to three are usual."""
+ARRIVES = 1 / 3
+"""The first guess of how much of the predicted fall arrives in T; measured passes replace it."""
 
 CLOSE_ENOUGH = 0.1
-"""The solve stops at a trend in [-δ, -δ + 0.1], or when ε is known to :data:`RESOLUTION`: the noise of one batch."""
+"""The search stops at most this far above the limit: between two batches T of one network moves by 0.1 to 0.2."""
 
-RESOLUTION = 0.02
-"""Relative precision of ε. In ResNet-50 at 224 px many layers step from 16 to 8 channels within 4% of ε."""
+MAX_CHECKS = 5
+"""Most passes after the one with one group."""
 
-NEAR_ENOUGH = 0.4
-"""Trends that differ by less belong to networks whose curves are interchangeable."""
+
+class Family(Protocol):
+    """Candidates in the order of their number of groups; the first has one group everywhere."""
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+
+    def groups(self, index: int) -> Groups:
+        """Return the groups of every layer."""
+
+    def falls(self, curves: Mapping[str, Curves]) -> Floats:
+        """Return :func:`predicted_fall` of every candidate."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """What counts as isometric, and how far the budget may go; other values than these are for studies of them.
+class Budgets:
+    """All groupings that one budget ε for every layer can give: a candidate for each ε at which a layer changes."""
 
-    ``position_tolerance`` is δ where the loss sees positions, ``tolerance`` where a pool hides them, either at least
-    ``trend_errors`` standard errors of the trend. ``min_elements`` is the least size of a group, ``min_flat_elements``
-    where a channel has one position only.
+    num_channels: Mapping[str, int]
+    group_sizes: Mapping[str, NDArray[np.int64]]
+    needed: Mapping[str, Floats]
+    values: Floats
+
+    @classmethod
+    def of(cls, curves: Mapping[str, Curves]) -> Budgets:
+        """Collect the budgets at which the groups of some layer change."""
+        needed = {name: thresholds(curve) for name, curve in curves.items()}
+        finite = [budgets[np.isfinite(budgets)] for budgets in needed.values()]
+        return cls(
+            num_channels={name: curve.num_channels for name, curve in curves.items()},
+            group_sizes={name: curve.channels_per_group for name, curve in curves.items()},
+            needed=needed,
+            values=np.unique(np.concatenate([np.zeros(1), *finite])),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of budgets."""
+        return len(self.values)
+
+    def groups(self, index: int) -> Groups:
+        """Return the most groups within the budget ``values[index]``."""
+        return {
+            name: channels // int(self.group_sizes[name][self._finest(name)[index]])
+            for name, channels in self.num_channels.items()
+        }
+
+    def falls(self, curves: Mapping[str, Curves]) -> Floats:
+        """Return :func:`predicted_fall` of every budget."""
+        total: Floats = sum((curves[name].amplification[self._finest(name)] for name in self.needed), np.zeros(1))
+        return total / 2
+
+    def _finest(self, name: str) -> NDArray[np.int64]:
+        """Return for every budget the index of the smallest group size that it allows the layer."""
+        needed = self.needed[name]
+        return len(needed) - np.searchsorted(needed[::-1], self.values + 1e-9, side="right")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One number for all layers, a candidate for each number that divides every width and leaves groups large enough.
+
+    Layers with one position (fully connected ones) do not restrict the number: they take the largest divisor of their
+    own channels up to it that leaves 128 elements in a group.
     """
 
-    tolerance: float = ISOMETRY_TOLERANCE
-    position_tolerance: float = POSITION_TOLERANCE
-    trend_errors: float = TREND_ERRORS
-    max_budget: float = MAX_BUDGET
-    min_elements: int = MIN_IDEAL_ELEMENTS
-    min_flat_elements: int = MIN_FLAT_ELEMENTS
+    layers: tuple[Layer, ...]
+    values: tuple[int, ...]
 
-    def least(self, flat: bool) -> int:
-        """The least number of elements in a group of a layer."""
-        return self.min_flat_elements if flat else self.min_elements
+    @classmethod
+    def of(cls, layers: tuple[Layer, ...]) -> Numbers:
+        """Collect the numbers of groups that all layers can have."""
+        counted = [layer for layer in layers if not layer.flat] or list(layers)
+        common = divisors(int(np.gcd.reduce([layer.num_channels for layer in counted])))
+        return cls(layers, tuple(g for g in common if all(_fits(layer, g) for layer in counted)))
 
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self.values)
 
-class Measured(Protocol):
-    """What the solve needs to know of one pass."""
+    def groups(self, index: int) -> Groups:
+        """Return ``values[index]`` groups for every layer that can have them."""
+        return {layer.name: _at_most(layer, self.values[index]) for layer in self.layers}
 
-    @property
-    def curves(self) -> Mapping[str, Curves]:
-        """Curves of every layer under the groups of this pass, in execution order."""
-
-    @property
-    def trend(self) -> float:
-        """T under the groups of this pass."""
-
-    @property
-    def trend_error(self) -> float:
-        """Standard error of T."""
-
-
-M = TypeVar("M", bound=Measured)
+    def falls(self, curves: Mapping[str, Curves]) -> Floats:
+        """Return :func:`predicted_fall` of every number."""
+        return np.array([predicted_fall(curves, self.groups(i)) for i in range(len(self))])
 
 
 @dataclass(frozen=True)
-class Point(Generic[M]):
-    """A budget, the curves and the groups that follow from both, and what was measured with exactly these groups."""
+class Sizes:
+    """One group size for all layers: a candidate for each size that divides every width, the largest first.
 
-    budget: float
-    curves: Mapping[str, Curves]
-    groups: Groups
-    measured: M
+    The first candidate is one group everywhere. Layers with one position are treated as in :class:`Numbers`.
+    """
+
+    layers: tuple[Layer, ...]
+    values: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, layers: tuple[Layer, ...]) -> Sizes:
+        """Collect the group sizes that all layers can have."""
+        counted = [layer for layer in layers if not layer.flat] or list(layers)
+        common = divisors(int(np.gcd.reduce([layer.num_channels for layer in counted])))
+        sizes = [c for c in reversed(common) if all(_fits(layer, layer.num_channels // c) for layer in counted)]
+        return cls(layers, (None, *sizes))
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self.values)
+
+    def groups(self, index: int) -> Groups:
+        """Return groups of ``values[index]`` channels for every layer that can have them."""
+        size = self.values[index]
+        return {layer.name: 1 if size is None else _at_most(layer, layer.num_channels // size) for layer in self.layers}
+
+    def falls(self, curves: Mapping[str, Curves]) -> Floats:
+        """Return :func:`predicted_fall` of every size."""
+        return np.array([predicted_fall(curves, self.groups(i)) for i in range(len(self))])
+
+
+def _fits(layer: Layer, num_groups: int) -> bool:
+    """Return whether the groups keep two channels and 32 (128) elements, or are one."""
+    size = layer.num_channels // num_groups
+    return num_groups == 1 or (size >= 2 and size * layer.positions >= least_elements(layer.flat))
+
+
+def _at_most(layer: Layer, num_groups: int) -> int:
+    return max(g for g in divisors(layer.num_channels) if g <= max(num_groups, 1) and _fits(layer, g))
+
+
+def predicted_fall(curves: Mapping[str, Curves], groups: Groups) -> float:
+    """Return Σ A/2 over layers: how far T would fall if every layer's amplification reached the first weight whole."""
+    return sum(float(curves[name].amplification[curves[name].at(number)]) for name, number in groups.items()) / 2
 
 
 @dataclass(frozen=True)
 class Solution(Generic[M]):
-    """The chosen point, and the lowest trend allowed: -δ, or below that where no number of groups reaches it.
+    """The chosen candidate of the family, its pass, and the lowest T allowed.
 
-    ``tolerance`` is δ; ``pooled``: whether the loss sees only a mean over positions, on which δ depends.
+    ``falls`` and ``trends``: what was predicted and measured in all passes, in ascending order of the former.
     """
 
-    point: Point[M]
-    pooled: bool
-    tolerance: float
+    index: int
+    measured: M
     lowest_trend: float
+    falls: Floats
+    trends: Floats
+
+    def expected_trend(self, fall: float) -> float:
+        """Return T between the measured candidates, linear in the predicted fall."""
+        return float(np.interp(fall, self.falls, self.trends))
 
 
-def solve(
-    observe: Callable[[Groups], M],
-    layer_budget: Callable[[str, float], float],
-    lowest: float,
-    one_group: Groups,
-    target: Target = Target(),
-) -> Solution[M]:
-    """The largest ε in [``lowest``, ``target.max_budget``] with T(ε) ≥ -δ; one group where every ε is worse.
+def limit(one_group_trend: float, slack: float = SLACK) -> float:
+    """Return the lowest T allowed: ``slack`` below zero, or below T of one group where that is negative.
 
-    Which δ depends on whether the last layer's gradient came through a global pool (:attr:`Curves.pooled`). Where no
-    budget reaches -δ, not even one group, groups cannot mend the trend, and it does not forbid them: then
-    T(ε) ≥ T_best - δ, with the δ of a global pool. The trend need not fall monotonically with ε, so the search comes
-    from above: the budget is halved until the network is isometric, and the last step is refined.
+    >>> limit(0.4), limit(-0.5)
+    (-1.0, -1.5)
+    """
+    return min(0.0, one_group_trend) - slack
+
+
+def solve(observe: Observe[M], family: Family, one: M, slack: float = SLACK) -> Solution[M]:
+    """Find the candidate with the most groups that keeps T at or above :func:`limit`.
+
+    T need not fall everywhere as groups get smaller, but at one group it is above the limit by definition. So a
+    candidate above and one below always enclose a crossing, and regula falsi in the predicted fall finds it.
 
     Args:
-        observe: one forward and backward pass with given groups.
-        layer_budget: (layer, ε) → that layer's own budget.
-        lowest: ε at which every layer has one group.
-        one_group: {layer: 1} for the layers that get groups; others may have curves too.
-        target: δ and the largest ε.
+        observe: makes one forward and backward pass with given groups.
+        family: the candidates.
+        one: the pass with one group in every layer, with curves.
+        slack: how far T may fall.
     """
-
-    def pick(curves: Mapping[str, Curves], budget: float) -> Groups:
-        return {
-            name: most_groups_within(curve, layer_budget(name, budget), target.least(curve.flat))
-            for name, curve in curves.items()
-            if name in one_group
-        }
-
-    measured = observe(one_group)
-    pooled = list(measured.curves.values())[-1].pooled
-    slack = max(target.tolerance, target.trend_errors * measured.trend_error)
-    tolerance = slack if pooled else max(target.position_tolerance, slack)
-    start = point = Point(lowest, measured.curves, one_group, measured)
-    points: list[Point[M]] = []
-    for halving in range(MAX_HALVINGS + 1):
-        budget = lowest + (target.max_budget - lowest) / 2**halving
-        point = _evaluate(budget, point, observe, pick)
-        points.append(point)
-        if point.measured.trend >= -tolerance:
+    floor = limit(one.trend, slack)
+    falls = np.maximum.accumulate(family.falls(one.curves))
+    passes: dict[int, M] = {0: one}
+    good, bad, last = 0, len(family), len(family) - 1
+    wanted = falls[0] + (one.trend - floor) / ARRIVES
+    for _ in range(MAX_CHECKS):
+        if bad - good <= 1 or (good > 0 and passes[good].trend <= floor + CLOSE_ENOUGH):
             break
-    best = max(point.measured.trend for point in (start, *points))
-    floor = -tolerance if best >= -tolerance else best - slack
-    chosen = next((i for i, point in enumerate(points) if point.measured.trend >= floor), None)
-    if chosen is None:
-        point = start
-    elif chosen == 0:
-        point = points[0]
-    else:
-        point = _refine(points[chosen], points[chosen - 1], floor, observe, pick)
-    return Solution(point, pooled, tolerance, floor)
+        index = min(max(int(np.searchsorted(falls, wanted)), good + 1), min(bad - 1, last))
+        passes[index] = observe(family.groups(index), False)
+        if passes[index].trend >= floor:
+            good = index
+        else:
+            bad = index
+        wanted = _next(falls, {i: seen.trend for i, seen in passes.items()}, good, bad, floor)
+    tried = sorted(passes)
+    return Solution(good, passes[good], floor, falls[tried], np.array([passes[i].trend for i in tried]))
 
 
-def _refine(
-    good: Point[M],
-    bad: Point[M],
-    floor: float,
-    observe: Callable[[Groups], M],
-    pick: Pick,
-) -> Point[M]:
-    """The largest budget with T ≥ ``floor`` between one that has it and a larger one that has not: regula falsi."""
-    moved: list[bool] = []
-    for _ in range(MAX_STEPS):
-        excess = good.measured.trend - floor
-        resolved = bad.budget - good.budget <= RESOLUTION * abs(bad.budget)
-        if good.groups == bad.groups or excess <= CLOSE_ENOUGH or resolved:
-            break
-        share = (excess - CLOSE_ENOUGH / 2) / (good.measured.trend - bad.measured.trend)
-        if len(moved) > 1 and moved[-1] == moved[-2]:
-            share = 0.5  # one end stands still: the trend is not linear here
-        budget = good.budget + min(max(share, 0.1), 0.9) * (bad.budget - good.budget)
-        point = _evaluate(budget, good if share < 0.5 else bad, observe, pick)
-        moved.append(point.measured.trend >= floor)
-        good, bad = (point, bad) if moved[-1] else (good, point)
-    return good
-
-
-def _evaluate(budget: float, near: Point[M], observe: Callable[[Groups], M], pick: Pick) -> Point[M]:
-    """The groups for ``budget`` and what they do.
-
-    The curves of a layer depend on the groups of all others, so the groups come from the curves of a point ``near`` by,
-    and once more from their own where that was not near enough. As the bracket shrinks it always is.
-    """
-    curves = near.measured.curves
-    groups = pick(curves, budget)
-    if groups == near.groups:
-        return Point(budget, curves, groups, near.measured)
-    measured = observe(groups)
-    if abs(measured.trend - near.measured.trend) > NEAR_ENOUGH:
-        curves = measured.curves
-        again = pick(curves, budget)
-        if again != groups:
-            groups, measured = again, observe(again)
-    return Point(budget, curves, groups, measured)
+def _next(falls: Floats, trends: Mapping[int, float], good: int, bad: int, floor: float) -> float:
+    """Return the predicted fall at which a straight line through two passes meets the middle of the tolerance."""
+    target = floor + CLOSE_ENOUGH / 2
+    if bad < len(falls):
+        share = (trends[good] - target) / (trends[good] - trends[bad])
+        return float(falls[good] + min(max(share, 0.1), 0.9) * (falls[bad] - falls[good]))
+    done, ahead = trends[0] - trends[good], trends[good] - target
+    share = ahead / done if done > 0.01 * ahead else np.inf
+    return float(falls[good] + max(share, 0.5) * (falls[good] - falls[0]))

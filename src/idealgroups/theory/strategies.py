@@ -1,7 +1,7 @@
-"""Rules that turn what is known of a layer into its number of groups. No torch.
+"""Strategies: small frozen dataclasses whose one method chooses the number of groups of every layer. No torch.
 
-``isometric``, ``hybrid`` and ``block`` come from the theory (``docs/theory.md``); the others are what people do today,
-and are here to be compared with.
+``Isometric``, ``Uniform`` and ``Block`` come from the theory (``docs/theory.md``). The others are baselines: what
+people do today. ``Block`` and the baselines need shapes alone and never measure.
 """
 
 from __future__ import annotations
@@ -9,130 +9,278 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
 
 from ..errors import IdealGroupsError
-from .curves import Curves
-from .formulas import (
-    MIN_GROUP_CHANNELS,
-    MIN_GROUP_ELEMENTS,
-    block_channels_per_group,
-    block_group_elements,
-    divisors,
+from .block import block_groups
+from .grouping import ideal_groups, largest_divisor, safe_groups
+from .layer import Choice, Groups, Layer, M, Observe
+from .solve import SLACK, Budgets, Numbers, Sizes, Solution, solve
+
+
+class Strategy(Protocol):
+    """What turns layers into numbers of groups. ``closed``: from shapes alone, so ``observe`` is never called."""
+
+    closed: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """The name that :func:`parse_strategy` understands."""
+
+    def choose(self, layers: Sequence[Layer], observe: Observe[M]) -> Choice[M]:
+        """Choose the groups of every layer; ``observe`` measures what groups do."""
+
+
+@dataclass(frozen=True)
+class Isometric:
+    """As many groups as keep T at or above min(0, T of one group) - ``slack``; one budget ε for all layers."""
+
+    slack: float = SLACK
+    closed: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """``isometric``, and the slack where it is not the rule's."""
+        return "isometric" if self.slack == SLACK else f"isometric-{self.slack:g}"
+
+    def choose(self, layers: Sequence[Layer], observe: Observe[M]) -> Choice[M]:
+        """Search for the largest budget."""
+        one = _one_group(layers, observe)
+        curves = {layer.name: one.curves[layer.name] for layer in layers}
+        family = Budgets.of(curves)
+        solution = solve(observe, family, one, self.slack)
+        budget = float(family.values[solution.index])
+        groups = family.groups(solution.index)
+        return Choice(
+            groups=groups,
+            ideals={name: ideal_groups(curve, budget) for name, curve in curves.items()},
+            notes=_notes(layers, groups),
+            budget=budget,
+            lowest_trend=solution.lowest_trend,
+            measured=solution.measured,
+            one_number=_one_number(layers, one, solution),
+        )
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The same number for all layers, by the rule of :class:`Isometric`: ``num_groups``, or a ``group_size``.
+
+    The number divides every width. Layers with one position, as behind fully connected ones, do not restrict it.
+    """
+
+    same: Literal["num_groups", "group_size"] = "num_groups"
+    closed: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """``uniform`` or ``uniform-group-size``."""
+        return "uniform" if self.same == "num_groups" else "uniform-group-size"
+
+    def choose(self, layers: Sequence[Layer], observe: Observe[M]) -> Choice[M]:
+        """Search for the most groups."""
+        one = _one_group(layers, observe)
+        family = Numbers.of(tuple(layers)) if self.same == "num_groups" else Sizes.of(tuple(layers))
+        solution = solve(observe, family, one)
+        groups = family.groups(solution.index)
+        return Choice(
+            groups=groups,
+            ideals={name: float(number) for name, number in groups.items()},
+            notes=_notes(layers, groups),
+            lowest_trend=solution.lowest_trend,
+            measured=solution.measured,
+            one_number=_one_number(layers, one, solution),
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """Each weight-GN-ReLU block isometric by itself, from shapes alone (:mod:`.block`)."""
+
+    closed: ClassVar[bool] = True
+    name: ClassVar[str] = "block"
+
+    def choose(self, layers: Sequence[Layer], observe: Observe[M]) -> Choice[M]:
+        """Invert the gain of every layer."""
+        return Choice(*block_groups(layers))
+
+
+class Baseline:
+    """A number of groups that depends on the channels alone; the largest divisor up to it is taken."""
+
+    closed: ClassVar[bool] = True
+
+    def wanted(self, num_channels: int) -> float:
+        """Return the number of groups wanted for ``num_channels``."""
+        raise NotImplementedError
+
+    def choose(self, layers: Sequence[Layer], observe: Observe[M]) -> Choice[M]:
+        """Take the largest divisor up to the wanted number that leaves four elements in a group."""
+        ideals = {layer.name: self.wanted(layer.num_channels) for layer in layers}
+        chosen = {
+            layer.name: safe_groups(
+                layer.num_channels, layer.positions, largest_divisor(layer.num_channels, ideals[layer.name])
+            )
+            for layer in layers
+        }
+        return Choice(
+            groups={name: groups for name, (groups, _) in chosen.items()},
+            ideals=ideals,
+            notes={name: note for name, (_, note) in chosen.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Fixed(Baseline):
+    """The same number of groups in every layer, 32 by habit."""
+
+    num_groups: int = 32
+
+    @property
+    def name(self) -> str:
+        """``fixed-32``."""
+        return f"fixed-{self.num_groups}"
+
+    def wanted(self, num_channels: int) -> float:
+        """Return ``num_groups``."""
+        return self.num_groups
+
+
+@dataclass(frozen=True)
+class Gcd(Baseline):
+    """The greatest common divisor of ``num_groups`` and the channels, as in Opacus."""
+
+    num_groups: int = 32
+
+    @property
+    def name(self) -> str:
+        """``gcd-32``."""
+        return f"gcd-{self.num_groups}"
+
+    def wanted(self, num_channels: int) -> float:
+        """Return the greatest common divisor."""
+        return math.gcd(self.num_groups, num_channels)
+
+
+@dataclass(frozen=True)
+class GroupSize(Baseline):
+    """The same number of channels in every group, 16 by habit."""
+
+    group_size: int = 16
+
+    @property
+    def name(self) -> str:
+        """``group-size-16``."""
+        return f"group-size-{self.group_size}"
+
+    def wanted(self, num_channels: int) -> float:
+        """Return the channels over ``group_size``."""
+        return num_channels / self.group_size
+
+
+@dataclass(frozen=True)
+class Quarter(Baseline):
+    """A quarter of the channels, at most ``num_groups``, a convention of diffusers' decoders."""
+
+    num_groups: int = 32
+
+    @property
+    def name(self) -> str:
+        """``min-32-quarter``."""
+        return f"min-{self.num_groups}-quarter"
+
+    def wanted(self, num_channels: int) -> float:
+        """Return a quarter of the channels, at most ``num_groups``."""
+        return min(self.num_groups, num_channels // 4)
+
+
+@dataclass(frozen=True)
+class Sqrt(Baseline):
+    """The square root of the channels."""
+
+    name: ClassVar[str] = "sqrt"
+
+    def wanted(self, num_channels: int) -> float:
+        """Return the square root."""
+        return math.sqrt(num_channels)
+
+
+@dataclass(frozen=True)
+class OneGroup(Baseline):
+    """One group: layer norm over channels and positions."""
+
+    name: ClassVar[str] = "layer"
+
+    def wanted(self, num_channels: int) -> float:
+        """Return 1."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Instance(Baseline):
+    """One channel per group: instance norm."""
+
+    name: ClassVar[str] = "instance"
+
+    def wanted(self, num_channels: int) -> float:
+        """Return the channels."""
+        return num_channels
+
+
+BASELINES: tuple[str, ...] = ("fixed-32", "gcd-32", "group-size-16", "min-32-quarter", "sqrt", "layer", "instance")
+"""Names of what people do today."""
+
+STRATEGIES: tuple[str, ...] = ("isometric", "uniform", "uniform-group-size", "block", *BASELINES)
+"""Every named strategy. ``fixed-N``, ``gcd-N``, ``group-size-N`` and ``min-N-quarter`` are understood for any N."""
+
+_NAMED: dict[str, Strategy] = {
+    strategy.name: strategy
+    for strategy in (Isometric(), Uniform(), Uniform("group_size"), Block(), Sqrt(), OneGroup(), Instance())
+}
+_NUMBERED: tuple[tuple[re.Pattern[str], Callable[[int], Strategy]], ...] = (
+    (re.compile(r"fixed-([1-9]\d*)"), Fixed),
+    (re.compile(r"gcd-([1-9]\d*)"), Gcd),
+    (re.compile(r"group-size-([1-9]\d*)"), GroupSize),
+    (re.compile(r"min-([1-9]\d*)-quarter"), Quarter),
 )
 
-SOLVED = ("isometric", "hybrid")
-"""Strategies with a budget ε that is solved for by measurement."""
 
-HABITS: dict[str, Callable[[int], float]] = {
-    "fixed-32": lambda channels: 32,
-    "gcd-32": lambda channels: math.gcd(32, channels),
-    "channels-16": lambda channels: channels / 16,
-    "min-32-quarter": lambda channels: min(32, channels // 4),
-    "sqrt": lambda channels: math.sqrt(channels),
-    "layer": lambda channels: 1,
-    "instance": lambda channels: channels,
-}
-"""Existing methods: the number of groups wanted for C channels; :func:`largest_divisor` makes it fit."""
+def parse_strategy(strategy: str | Strategy) -> Strategy:
+    """Return the strategy of a name; a strategy is returned as it is.
 
-STRATEGIES = (*SOLVED, "block", *HABITS)
-"""Every named strategy. ``fixed-N`` and ``channels-N`` are understood for any N."""
+    Raises:
+        IdealGroupsError: no strategy has that name; the nearest one is named.
 
-_FAMILY = re.compile(r"(fixed|channels)-([1-9]\d*)")
-
-
-def check_strategy(name: str) -> None:
-    """Raise :class:`IdealGroupsError`, with near matches, unless ``name`` is a strategy."""
-    if name in STRATEGIES or (isinstance(name, str) and _FAMILY.fullmatch(name)):
-        return
-    near = difflib.get_close_matches(str(name), STRATEGIES, n=1)
+    >>> parse_strategy("group-size-8")
+    GroupSize(group_size=8)
+    """
+    if not isinstance(strategy, str):
+        if callable(getattr(strategy, "choose", None)) and not isinstance(strategy, type):
+            return strategy
+        raise IdealGroupsError(f"{strategy!r} is no strategy; give a name such as 'isometric', or ig.Isometric().")
+    if strategy in _NAMED:
+        return _NAMED[strategy]
+    for pattern, family in _NUMBERED:
+        if match := pattern.fullmatch(strategy):
+            return family(int(match[1]))
+    near = difflib.get_close_matches(strategy, STRATEGIES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(STRATEGIES)}."
-    raise IdealGroupsError(f"there is no strategy {name!r}; {hint}")
+    raise IdealGroupsError(f"there is no strategy {strategy!r}; {hint}")
 
 
-def largest_divisor(num_channels: int, wanted: float) -> int:
-    """The largest divisor of C that is at most ``wanted``, at least 1.
-
-    >>> largest_divisor(48, 32), largest_divisor(7, 4)
-    (24, 1)
-    """
-    return max(d for d in divisors(num_channels) if d <= max(wanted, 1))
+def _one_group(layers: Sequence[Layer], observe: Observe[M]) -> M:
+    return observe({layer.name: 1 for layer in layers}, True)
 
 
-def habit(name: str) -> Callable[[int], float] | None:
-    """The wanted number of groups as a function of C, or None for the strategies from theory."""
-    if name in HABITS:
-        return HABITS[name]
-    family = _FAMILY.fullmatch(name)
-    if family is None:
-        return None
-    kind, number = family[1], int(family[2])
-    return (lambda channels: number) if kind == "fixed" else (lambda channels: channels / number)
+def _notes(layers: Sequence[Layer], groups: Groups) -> dict[str, str]:
+    return {layer.name: safe_groups(layer.num_channels, layer.positions, groups[layer.name])[1] for layer in layers}
 
 
-def most_groups_within(curves: Curves, budget: float, min_elements: int) -> int:
-    """G_l(ε): the most groups for which amplification and projection loss, each, stay within ``budget``.
-
-    Every coarser grouping must stay within it too, and a group keeps at least two channels and ``min_elements``
-    elements where C allows.
-    """
-    return curves.num_channels // int(curves.channels_per_group[_finest_within(curves, budget, min_elements)])
-
-
-def _finest_within(curves: Curves, budget: float, min_elements: int) -> int:
-    worst = np.maximum(curves.amplification, curves.projection)
-    widths = curves.channels_per_group
-    safe = (widths * curves.positions >= min_elements) & (widths >= MIN_GROUP_CHANNELS)
-    index = len(worst) - 1
-    while index > 0 and safe[index - 1] and worst[index - 1] <= budget + 1e-9:
-        index -= 1
-    return index
-
-
-def ideal_groups(curves: Curves, budget: float, min_elements: int) -> float:
-    """The real-valued number of groups at which the worse of the two gains equals ``budget`` or a group gets too small.
-
-    Between two divisors 1 - e^-gain is taken as linear in 1/c, which is exact for the closed form of a convolution.
-    """
-    index = _finest_within(curves, budget, min_elements)
-    chosen = curves.num_channels / float(curves.channels_per_group[index])
-    if index == 0:
-        return chosen
-    worst = -np.expm1(-np.maximum(curves.amplification, curves.projection))
-    low, high = max(float(worst[index]), 0.0), float(worst[index - 1])
-    target = -math.expm1(-budget)
-    finer = curves.num_channels / float(curves.channels_per_group[index - 1])
-    if not math.isfinite(high) or high <= low:
-        return chosen
-    share = min(max((target - low) / (high - low), 0.0), 1.0)
-    limit = curves.num_channels / max(MIN_GROUP_CHANNELS, min_elements / curves.positions)
-    return max(chosen, min(chosen + share * (finer - chosen), limit))
-
-
-def block_ideal_groups(num_channels: int, positions: int, ratio: float) -> float:
-    """Real-valued groups of ``block``, free of data: r = elements in / elements out of the weight layer."""
-    width = block_channels_per_group(ratio) if positions > 1 else block_group_elements(ratio)
-    return min(max(num_channels / width, 1.0), float(num_channels))
-
-
-def layer_budget(strategy: str, budget: float, ratio: float) -> float:
-    """A layer's own budget: ε for ``isometric``, max(0, ε + log r) for ``hybrid``."""
-    return budget if strategy == "isometric" else max(0.0, budget + math.log(ratio))
-
-
-def safe_groups(
-    num_channels: int, positions: int, num_groups: int, min_elements: int = MIN_GROUP_ELEMENTS
-) -> tuple[int, str]:
-    """``num_groups``, or the most groups that keep ``min_elements`` each, and a note where anything had to give."""
-    total = num_channels * positions
-    allowed = [g for g in divisors(num_channels) if total // g >= min(min_elements, total)]
-    if total < MIN_GROUP_ELEMENTS:
-        what = "the output is constant" if total == 1 else "little or no gradient passes"
-        return 1, f"only {total} element{'s' * (total > 1)} to normalize: {what}, with any number of groups"
-    if num_groups in allowed:
-        return num_groups, ""
-    best = max(g for g in allowed if g <= num_groups)
-    elements = num_channels // num_groups * positions
-    return best, f"{num_groups} groups would have {elements} element{'s' * (elements > 1)} each"
+def _one_number(layers: Sequence[Layer], one: M, solution: Solution[M]) -> int:
+    """Return the largest number of groups for all layers whose predicted trend is not below the limit."""
+    numbers = Numbers.of(tuple(layers))
+    falls = numbers.falls(one.curves)
+    kept = [i for i, fall in enumerate(falls) if solution.expected_trend(fall) >= solution.lowest_trend]
+    return numbers.values[max(kept, default=0)]
