@@ -101,6 +101,11 @@ class Observer:
         return self.found.norms
 
     @property
+    def num_values(self) -> int:
+        """How many values the parameters have, without embeddings and norms: what weights should be most of."""
+        return self._scratch.num_values
+
+    @property
     def woken(self) -> frozenset[str]:
         """Names of parameters that were initialised to contribute nothing and are measured switched on."""
         return self._scratch.woken

@@ -8,7 +8,7 @@ set to where training will soon bring them; otherwise whole branches would show 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,9 @@ _SCALE_NAME = re.compile(r"gamma|scale|alpha|gain|lambda|resweight|weight", re.I
 _NOT_A_SCALE = re.compile(r"bias|token|embed|position|table|temperature|logit|mean|std", re.IGNORECASE)
 
 
+_NO_WEIGHTS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.PReLU)
+
+
 @dataclass(frozen=True)
 class Weight:
     """A parameter whose relative gradient is measured; ``owner`` is the module that holds it."""
@@ -42,13 +45,14 @@ class Weight:
 class Scratch:
     """``model``: the copy. ``weights``: its weight layers. ``woken``: names of parameters that were switched on.
 
-    ``found``: its normalization layers.
+    ``found``: its normalization layers. ``num_values``: of all parameters, without embeddings and norms.
     """
 
     model: nn.Module
     weights: tuple[Weight, ...]
     woken: frozenset[str]
     found: Inventory
+    num_values: int
 
 
 def scratch_copy(model: nn.Module, seed: int, skip: Callable[[str], str | None] = lambda name: None) -> Scratch:
@@ -69,44 +73,79 @@ def scratch_copy(model: nn.Module, seed: int, skip: Callable[[str], str | None] 
             module.training = False
         for key, value in list(vars(module).items()):
             if isinstance(value, torch.dtype) and value in _HALF:  # models that cast by a dtype of their own
-                setattr(module, key, torch.float32)
+                vars(module)[key] = torch.float32
     found = inventory(copy, skip)
-    weights = find_weights(copy, found.norms)
+    weights = find_weights(copy, found)
     woken = _wake(copy, weights, found.norms, seed)
     trained = {id(weight.parameter) for weight in weights}
     for parameter in copy.parameters():
         parameter.grad = None
-        parameter.requires_grad_(id(parameter) in trained and parameter.is_floating_point())
-    return Scratch(copy, weights, woken, found)
+        parameter.requires_grad_(id(parameter) in trained)
+    return Scratch(copy, weights, woken, found, count_values(copy, found))
 
 
-def find_weights(model: nn.Module, norms: Collection[str] = ()) -> tuple[Weight, ...]:
-    """Every weight of two or more dimensions, once: convolutions, linear, recurrent, attention; none of ``norms``.
+def find_weights(model: nn.Module, found: Inventory | None = None) -> tuple[Weight, ...]:
+    """Return every weight layer once: convolutions, linear, recurrent and attention layers.
 
-    Known by the parameter's name: ``weight`` in it, or ``kernel``, ``filters`` and ``w``, as people name their own.
+    Known by the parameter's name: ``weight`` in it, or ``kernel``, ``filters`` and ``w``, as people name their own. A
+    parameter of one dimension is one (escnn, e3nn) unless it has a value for each channel of something.
 
     >>> [w.name for w in find_weights(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)))]
     ['0.weight', '2.weight']
     """
-    found: dict[int, Weight] = {}
+    norms = inventory(model) if found is None else found
+    weights: dict[int, Weight] = {}
+    flat: dict[int, Weight] = {}
     for owner, module in model.named_modules(remove_duplicate=True):
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag | nn.LayerNorm) or owner in norms:
+        if isinstance(module, _NO_WEIGHTS) or owner in norms.norms or owner in norms.tokens:
             continue
-        own = module.named_parameters(recurse=False)
-        direct = {name: p for name, p in own if _WEIGHT_NAME.search(name) and p.ndim >= 2}
+        direct = {n: p for n, p in module.named_parameters(recurse=False) if _WEIGHT_NAME.search(n)}
         for name in [name for name in direct if name.endswith("_g") and name[:-1] + "v" in direct]:
             del direct[name]  # weight norm splits W into a direction v, which is the weight layer, and a length g
-        parametrized = getattr(module, "parametrizations", None)
-        if isinstance(parametrized, nn.ModuleDict):
-            for tensor_name, parts in parametrized.items():
-                wide = [(f"parametrizations.{tensor_name}.{n}", p) for n, p in parts.named_parameters() if p.ndim >= 2]
-                if _WEIGHT_NAME.search(tensor_name) and wide:
-                    name, parameter = max(wide, key=lambda item: item[1].numel())
-                    direct[name] = parameter
-        for name, parameter in direct.items():
-            full = f"{owner}.{name}" if owner else name
-            found.setdefault(id(parameter), Weight(full, owner, parameter))
-    return tuple(found.values())
+        for name, parameter in (direct | _parametrized(module)).items():
+            weight = Weight(f"{owner}.{name}" if owner else name, owner, parameter)
+            if not _is_differentiable(parameter):
+                continue
+            if max(parameter.shape, default=1) != parameter.numel():
+                weights.setdefault(id(parameter), weight)
+            elif parameter.ndim >= 2 and owner not in norms.odd:
+                weights.setdefault(id(parameter), weight)  # a linear layer of one feature
+            elif owner not in norms.odd and not bool((parameter == parameter.reshape(-1)[:1]).all()):
+                flat.setdefault(id(parameter), weight)
+    widths = {size for weight in weights.values() for size in weight.parameter.shape}
+    widths |= {norm.num_channels for norm in norms.norms.values()}
+    wide = {key: weight for key, weight in flat.items() if weight.parameter.numel() not in widths}
+    order = {id(parameter): number for number, parameter in enumerate(model.parameters())}
+    return tuple(sorted((weights | wide).values(), key=lambda weight: order[id(weight.parameter)]))
+
+
+def count_values(model: nn.Module, found: Inventory) -> int:
+    """Return how many values the parameters of ``model`` have, without embeddings and normalization layers."""
+    parameters = {
+        id(parameter): parameter.numel()
+        for owner, module in model.named_modules()
+        if not isinstance(module, _NO_WEIGHTS) and owner not in found.names
+        for parameter in module.parameters(recurse=False)
+        if _is_differentiable(parameter)
+    }
+    return sum(parameters.values())
+
+
+def _is_differentiable(parameter: Tensor) -> bool:
+    return parameter.is_floating_point() or parameter.is_complex()
+
+
+def _parametrized(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The widest original of every parametrized weight of ``module``."""
+    parametrizations = module._modules.get("parametrizations")
+    direct = {}
+    if isinstance(parametrizations, nn.ModuleDict):
+        for tensor_name, parts in parametrizations.items():
+            wide = [(f"parametrizations.{tensor_name}.{n}", p) for n, p in parts.named_parameters() if p.ndim >= 2]
+            if _WEIGHT_NAME.search(tensor_name) and wide:
+                name, parameter = max(wide, key=lambda item: item[1].numel())
+                direct[name] = parameter
+    return direct
 
 
 @torch.no_grad()
@@ -114,7 +153,7 @@ def _wake(model: nn.Module, weights: tuple[Weight, ...], norms: Mapping[str, Nor
     """Switch on what was initialised to contribute nothing; return the names of those parameters."""
     woken = set()
     gammas = {}
-    slopes = {id(module.weight) for module in model.modules() if isinstance(module, nn.PReLU)}
+    slopes = {id(module._parameters.get("weight")) for module in model.modules() if isinstance(module, nn.PReLU)}
     modules = dict(model.named_modules())
     for owner, norm in norms.items():
         if norm.weight is not None:
@@ -124,7 +163,7 @@ def _wake(model: nn.Module, weights: tuple[Weight, ...], norms: Mapping[str, Nor
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         local = name.rsplit(".", 1)[-1]
-        if parameter.numel() == 0 or not parameter.is_floating_point():
+        if parameter.numel() == 0 or not _is_differentiable(parameter):
             continue
         if id(parameter) in gammas:
             if not parameter.any():
