@@ -23,10 +23,6 @@ def squares_at_once(losses: Sequence[Tensor], weights: Sequence[Weight], begin: 
     Each gradient is freed as soon as it is complete, so that no two are held at a time.
     """
     wanted = [weight.parameter for weight in weights if weight.parameter.requires_grad]
-    if not wanted:
-        raise IdealGroupsError(
-            "the model has no weight layers: parameters of two or more dimensions named weight, kernel or w."
-        )
     squares: dict[str, list[Tensor]] = {}
     with _freed_when_complete(weights, squares):
         for index, loss in enumerate(losses):

@@ -35,6 +35,16 @@ def refuse_empty_inputs(inputs: Any) -> None:
         )
 
 
+def value_range(inputs: Any) -> str:
+    """Describe how large the floating-point inputs are.
+
+    >>> value_range((torch.tensor([1.0, -3.0]), torch.tensor(7)))
+    'absolute values up to 3'
+    """
+    largest = [float(t.abs().max()) for t in tensors(inputs) if t.is_floating_point() and t.numel()]
+    return f"absolute values up to {max(largest):.3g}" if largest else "no floating-point numbers"
+
+
 def what_the_model_raised(error: Exception, model: nn.Module, inputs: Any, reached: Running | None) -> str:
     """Return the sentence on an exception of the model's forward, with the layer that it had reached."""
     for advice in _mistakes(error, model, inputs, reached):
@@ -96,8 +106,11 @@ def _wrong_arguments(model: nn.Module, inputs: Any) -> Iterator[str]:
         signature.bind(*positional, **keywords)
     except TypeError as mismatch:
         parameters = ", ".join(signature.parameters) or "nothing"
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+        unknown = [key for key in keywords if key not in signature.parameters and not takes_any]
+        reason = f"there is no argument {unknown[0]}" if unknown else str(mismatch)
         problem = (
-            f"forward of {type(model).__name__} takes ({parameters}), and the example inputs do not fit ({mismatch})"
+            f"forward of {type(model).__name__} takes ({parameters}), and the example inputs do not fit ({reason})"
         )
         most = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         if isinstance(inputs, Mapping):

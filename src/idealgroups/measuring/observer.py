@@ -19,7 +19,7 @@ from ..sandbox.calling import call_model, copy_inputs, describe
 from ..sandbox.generators import check_seed, sandbox
 from ..sandbox.snapshot import Snapshot
 from .backward import norm, squares_at_once, squares_at_the_end
-from .diagnosis import refuse_empty_inputs, what_the_model_raised
+from .diagnosis import refuse_empty_inputs, value_range, what_the_model_raised
 from .function_calls import FunctionalNorms, NoDropout
 from .graph import has_reentrant_checkpoint, leaves, movable, nodes_behind
 from .loss import Loss, random_projection
@@ -77,7 +77,11 @@ class Observer:
         self._skip = skip
         self._optimizer: Optimizer = optimizer
         self._device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        self._weights: tuple[Weight, ...] = self._scratch.weights
+        self._weights: tuple[Weight, ...] = tuple(w for w in self._scratch.weights if _is_trainable(w.parameter))
+        if not self._weights:
+            raise IdealGroupsError(
+                "the model has no weight layers: parameters of two or more dimensions named weight, kernel or w."
+            )
         self._sizes = {weight.name: float(norm(weight.parameter.detach())) for weight in self._weights}
         self._snapshot = Snapshot(self.model, model)
 
@@ -274,8 +278,13 @@ class Observer:
                 silent.append(weight.name)
         if not found:
             raise IdealGroupsError(
-                "no weight layer received a gradient; check that the loss depends on the weights and that the inputs "
-                "are not all zeros."
+                "no weight layer received a gradient; check that the loss depends on the weights, and the range of the "
+                f"inputs ({value_range(self._inputs)})."
             )
         found.sort(key=lambda item: item[0])
         return tuple(gradient for _, gradient in found), tuple(silent)
+
+
+def _is_trainable(parameter: Tensor) -> bool:
+    """Integers (quantized weights) have no gradient."""
+    return parameter.is_floating_point() or parameter.is_complex()

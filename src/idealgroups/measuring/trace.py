@@ -45,7 +45,7 @@ class Trace:
         owners = frozenset(weight_layers)
         handles = []
         for name, module in model.named_modules(remove_duplicate=True):
-            handles.append(module.register_forward_pre_hook(self._enter(name)))
+            handles.append(module.register_forward_pre_hook(self._enter(name), prepend=True))
             handles.append(module.register_forward_hook(self._leave(name, name in owners)))
         try:
             yield

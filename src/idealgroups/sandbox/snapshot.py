@@ -10,7 +10,7 @@ from .functions import containers_of
 
 
 class Snapshot:
-    """Remembers buffers by value, and attributes and the items of lists, dicts and sets by reference.
+    """Remembers buffers by value, modes, and attributes and the items of lists, dicts and sets by reference.
 
     Parameters, which a forward pass may change too, are put back to what they are in ``source``, the model that this
     one is a copy of, so that no second copy is needed; without a ``source`` they are remembered by value.
@@ -26,6 +26,8 @@ class Snapshot:
     @torch.no_grad()
     def __init__(self, model: nn.Module, source: nn.Module | None = None) -> None:
         modules = list(model.modules())
+        self._modes = [(module, module.training) for module in modules]
+        self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         self._states = [
             (module, dict(attributes(module)), dict(module._parameters), dict(module._buffers)) for module in modules
         ]
@@ -55,6 +57,10 @@ class Snapshot:
             (container.extend if hasattr(container, "extend") else container.update)(items)
         for kept in self._tensors:
             kept.restore()
+        for module, training in self._modes:
+            module.training = training
+        for parameter, requires_grad in self._flags:
+            parameter.requires_grad_(requires_grad)
 
 
 class _Kept:
