@@ -26,14 +26,15 @@ from cyclopts import App
 from matplotlib.figure import Figure
 from rich.progress import track
 
+from experiments.common.first_plans import FirstPlan, read_first_plan
 from experiments.common.first_rule import strategy_named
 from experiments.common.markdown import replace_section
+from idealgroups.api import measure
 from idealgroups.cli.networks import load_model
-from idealgroups.measurement import Measurement, measure
-from idealgroups.measuring.observation import WeightGradient
 from idealgroups.planner import Network
 from idealgroups.plots import draw_gradients
-from idealgroups.results import Plan
+from idealgroups.records import Gradients, WeightGradient
+from idealgroups.results import Measurement
 from idealgroups.synthetic import synthetic
 
 app = App(help=__doc__)
@@ -130,14 +131,14 @@ def load() -> list[dict[str, Any]]:
 @app.command
 def render() -> None:
     """Write the tables and the figure from the results."""
-    records = [(Case(**record["case"]), Plan.from_dict(record["plan"]), record) for record in load()]
+    records = [(Case(**record["case"]), read_first_plan(record["plan"]), record) for record in load()]
     replace_section(DOCUMENT, "isometry-widths", widths_table(records))
     replace_section(DOCUMENT, "isometry-resnet50", resnet50_table(records))
     replace_section(DOCUMENT, "isometry-networks", networks_table(records))
     draw(records)
 
 
-Records = list[tuple[Case, Plan, dict[str, Any]]]
+Records = list[tuple[Case, FirstPlan, dict[str, Any]]]
 
 
 def widths_table(records: Records) -> str:
@@ -193,8 +194,8 @@ def networks_table(records: Records) -> str:
     return "\n".join(lines)
 
 
-def row(plan: Plan) -> str:
-    widths = [site.channels_per_group for site in plan.sites]
+def row(plan: FirstPlan) -> str:
+    widths = [site.group_size for site in plan.sites]
     values = (
         f"{plan.budget:.3f}",
         f"{plan.trend_before:+.2f}",
@@ -217,7 +218,12 @@ def draw(records: Records) -> None:
         for case, plan, record in records:
             if case.strategy == strategy and "layers" in record:
                 layers = tuple(WeightGradient(**layer) for layer in record["layers"])
-                shown.append((titles[strategy], Measurement(RESNET50, plan.input, 0, plan.trend_after, 0, layers, ())))
+                shown.append(
+                    (
+                        titles[strategy],
+                        Measurement(model=RESNET50, input=plan.input, seed=0, gradients=Gradients(layers=layers)),
+                    )
+                )
     assert all(math.isfinite(m.trend) for _, m in shown)
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()

@@ -8,15 +8,33 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from idealgroups.norms import inventory
-from idealgroups.results import NotUnderstood, Plan, Site
+from idealgroups.records import NotUnderstood, Site
+from idealgroups.results import Plan
 
 
 def make_site(name: str, num_channels: int, num_groups: int, kind: str = "BatchNorm2d") -> Site:
-    return Site(name, kind, num_channels, 64, None, float(num_groups), num_groups, 0.1)
+    return Site(
+        name=name,
+        kind=kind,
+        num_channels=num_channels,
+        positions=64,
+        groups_before=None,
+        ideal=float(num_groups),
+        num_groups=num_groups,
+        gain=0.1,
+    )
 
 
 def make_plan(sites: tuple[Site, ...], not_understood: tuple[NotUnderstood, ...] = ()) -> Plan:
-    return Plan("by hand", "isometric", "3x8x8", 0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, sites, not_understood)
+    return Plan(
+        model="by hand",
+        strategy="isometric",
+        input="3x8x8",
+        seed=0,
+        budget=0.1,
+        sites=sites,
+        not_understood=not_understood,
+    )
 
 
 def plan_for(

@@ -93,7 +93,7 @@ def test_real_networks_plan_convert_and_train(untouched: Untouched, name: str) -
     assert plan.lowest_trend == pytest.approx(min(0, one_group) - SLACK, abs=1e-3)
     assert plan.trend_after >= plan.lowest_trend
     assert plan.seconds > 0
-    converted = ig.apply(plan, model)
+    converted = ig.apply(model, plan)
     assert sorted(m.num_groups for m in converted.modules() if isinstance(m, nn.GroupNorm)) == sorted(
         plan.num_groups.values()
     )
@@ -114,7 +114,7 @@ def test_same_seed_same_plan() -> None:
 def test_planning_with_groups_or_batch_norm_is_the_same_but_for_before() -> None:
     batch, x = networks.plain(), synthetic((4, 3, 16, 16))
     plan = ig.plan(batch, x)
-    again = ig.plan(ig.apply(plan, batch), x)
+    again = ig.plan(ig.apply(batch, plan), x)
     assert again.num_groups == plan.num_groups
     assert [s.groups_before for s in plan.sites] == [None] * 4
     assert [s.groups_before for s in again.sites] == list(plan.num_groups.values())

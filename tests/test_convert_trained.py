@@ -117,7 +117,7 @@ def test_the_settings_travel_with_the_weights(trained):
 
 def test_the_plan_carries_eps_to_another_network(trained):
     _, plan = ig.convert(trained, samples(128))
-    built = ig.apply(plan, network())
+    built = ig.apply(network(), plan)
     assert [built[i].eps for i in (1, 4)] == [site.eps for site in plan.sites]
 
 

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from idealgroups.measurement import Measurement
-from idealgroups.measuring.observation import WeightGradient
 from idealgroups.plots import save_gradients
-from idealgroups.results import NotUnderstood, Plan, Site
+from idealgroups.records import Gradients, NotUnderstood, Site, WeightGradient
+from idealgroups.results import Measurement, Plan
 from idealgroups.tables import as_text, comparison_table, measurement_table
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def layer(name: str, relative: float) -> WeightGradient:
+    return WeightGradient(name=name, relative=relative)
+
 
 PLAN = Plan(
     model="example:net",
@@ -22,27 +26,64 @@ PLAN = Plan(
     input="8x3x64x64",
     seed=0,
     budget=0.1234,
-    trend_before=-2.345,
-    trend_after=-0.0001,
-    spread_before=1.05,
-    spread_after=0.6,
+    before=Gradients(layers=(layer("a", 1.0), layer("b", 0.1))),
+    after=Gradients(layers=(layer("a", 1.0), layer("b", 0.9999))),
     seconds=1.25,
     sites=(
-        Site("stem.norm", "BatchNorm2d", 64, 1024, None, 19.44, 16, 0.19),
-        Site("stage.0.norm", "GroupNorm", 128, 256, 32, 8.4, 8, 0.1),
-        Site("stage.1.norm", "GroupNorm", 128, 256, 32, 10.7, 8, 0.12),
-        Site("stage.2.norm", "GroupNorm", 37, 1, 37, 1.2, 1, 0.0, "37 groups would have 1 element each"),
+        Site(
+            name="stem.norm",
+            kind="BatchNorm2d",
+            num_channels=64,
+            positions=1024,
+            groups_before=None,
+            ideal=19.44,
+            num_groups=16,
+            gain=0.19,
+        ),
+        Site(
+            name="stage.0.norm",
+            kind="GroupNorm",
+            num_channels=128,
+            positions=256,
+            groups_before=32,
+            ideal=8.4,
+            num_groups=8,
+            gain=0.1,
+        ),
+        Site(
+            name="stage.1.norm",
+            kind="GroupNorm",
+            num_channels=128,
+            positions=256,
+            groups_before=32,
+            ideal=10.7,
+            num_groups=8,
+            gain=0.12,
+        ),
+        Site(
+            name="stage.2.norm",
+            kind="GroupNorm",
+            num_channels=37,
+            positions=1,
+            groups_before=37,
+            ideal=1.2,
+            num_groups=1,
+            gain=0.0,
+            note="37 groups would have 1 element each",
+        ),
     ),
-    not_understood=(NotUnderstood("head.block", "calls F.group_norm itself"),),
+    not_understood=(NotUnderstood(name="head.block", why="calls F.group_norm itself"),),
 )
 
 
 def measurement(*us: float, silent: tuple[str, ...] = ()) -> Measurement:
-    layers = tuple(WeightGradient(f"layer{i}.weight", u) for i, u in enumerate(us))
-    return Measurement("example:net", "8x3x64x64", 0, -1.5, 0.5, layers, silent)
+    layers = tuple(WeightGradient(name=f"layer{i}.weight", relative=u) for i, u in enumerate(us))
+    return Measurement(
+        model="example:net", input="8x3x64x64", seed=0, gradients=Gradients(layers=layers, silent=silent)
+    )
 
 
-MEASURED = replace(PLAN, trend_after=-0.95, lowest_trend=-1.0, one_number=8)
+MEASURED = replace(PLAN, after=Gradients(layers=(layer("a", 1.0), layer("b", 0.39))), lowest_trend=-1.0, one_number=8)
 ADAM = replace(MEASURED, optimizer="adam")
 
 TABLES = {

@@ -146,7 +146,7 @@ def test_a_layer_that_draws_random_numbers_when_tried_leaves_the_generator() -> 
     model = body(norm=Noisy)
     before = torch.get_rng_state()
     plan = ig.plan(model, IMAGES)
-    ig.apply(plan, model)
+    ig.apply(model, plan)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -218,7 +218,7 @@ def test_a_norm_that_keeps_its_output_can_be_planned_and_converted_after_a_run()
     model(IMAGES)
     assert ig.plan(model, IMAGES).num_groups == fresh.num_groups
     with pytest.warns(UserWarning, match="statistics"):
-        ig.apply(fresh, model)
+        ig.apply(model, fresh)
 
 
 class Keyword(nn.Module):
@@ -282,7 +282,7 @@ def test_modes_and_default_devices_around_the_call() -> None:
     expected = ig.plan(model := body(), IMAGES).num_groups
     with torch.inference_mode():
         plan = ig.plan(model, IMAGES)
-        converted = ig.apply(plan, model)
+        converted = ig.apply(model, plan)
     assert plan.num_groups == expected
     assert not any(tensor.is_inference() for tensor in converted.parameters())
     with torch.no_grad():

@@ -27,7 +27,7 @@ def test_a_group_norm_with_an_activation_is_planned_and_keeps_it() -> None:
     x = torch.randn(4, 3, 8, 8)
     plan = ig.plan(net, x, strategy="layer")
     assert [(site.name, site.groups_before, site.num_groups) for site in plan.sites] == [("1", 8, 1)]
-    hidden = ig.apply(plan, net)[:2](x)
+    hidden = ig.apply(net, plan)[:2](x)
     assert hidden.min() == 0
     assert hidden.max() > 0
     torch.testing.assert_close(hidden, torch.relu(nn.functional.group_norm(net[0](x), 1)))

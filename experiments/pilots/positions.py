@@ -172,7 +172,7 @@ def run(data: Path, networks: str = ",".join(CASES), seed: int = 100) -> None:
                     if json.dumps(key) in done:
                         continue
                     if (groups, optimizer, rate) not in trained:
-                        trained[groups, optimizer, rate] = train(ig.apply(plan, base), task, optimizer, rate, seed)
+                        trained[groups, optimizer, rate] = train(ig.apply(base, plan), task, optimizer, rate, seed)
                     line = {
                         "key": key,
                         "val_loss": round(trained[groups, optimizer, rate], 4),

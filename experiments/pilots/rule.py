@@ -130,7 +130,7 @@ def run(data: Path, networks: str = ";".join(QUESTIONS), seeds: str = "100,101")
                         "val_loss": trained[groups, rate],
                         "trend": plan.trend_after,
                         "budget": plan.budget,
-                        "median_width": median(site.channels_per_group for site in plan.sites),
+                        "median_width": median(site.group_size for site in plan.sites),
                     }
                     with RESULTS.open("a") as file:
                         file.write(json.dumps(line) + "\n")

@@ -47,7 +47,7 @@ class Row:
     test_error: Mapping[int, float]
     decades: float
     common_decades: float
-    channels_per_group: tuple[float, ...]
+    group_size: tuple[float, ...]
     choice_steps: float
     device: str
     note: str = ""
@@ -60,7 +60,7 @@ class Row:
     @property
     def widths(self) -> str:
         """Channels per group over the layers: least, median and most."""
-        widths = self.channels_per_group
+        widths = self.group_size
         if not widths:
             return "–"
         if min(widths) == max(widths):
@@ -119,7 +119,7 @@ def _rows(arm: Arm, results: Sequence[Result]) -> dict[str, Row]:
             test_error={result.run.seed: 1 - result.test_accuracy for result in at_best},
             decades=rate_range(curve, NEAR_BEST * rate.val_loss),
             common_decades=rate_range(curve, limit),
-            channels_per_group=_widths(at_best[0]),
+            group_size=_widths(at_best[0]),
             choice_steps=_planning_steps(own) if base(strategy) in CANDIDATES else 0.0,
             device=at_best[0].record["machine"]["device"],
         )

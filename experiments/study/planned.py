@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from idealgroups.errors import IdealGroupsError
 from idealgroups.planner import Network
+from idealgroups.results import Plan
 from idealgroups.synthetic import synthetic
 
 from .config import Images
@@ -64,9 +65,18 @@ class Planned:
             "sites": [site["name"] for site in sites],
             "channels": [site["num_channels"] for site in sites],
             "groups": self.groups,
-            **{key: self.plan[key] for key in ("budget", "trend_after", "spread_after", "seconds")},
+            **_measured(Plan.from_dict(self.plan)),
             "step_seconds": self.step_seconds,
         }
+
+
+def _measured(plan: Plan) -> dict[str, float | None]:
+    return {
+        "budget": plan.budget,
+        "trend_after": plan.trend_after,
+        "spread_after": plan.spread_after,
+        "seconds": plan.seconds,
+    }
 
 
 def initial_network(network: str, dataset: Dataset, seed: int) -> nn.Module:

@@ -118,7 +118,7 @@ def with_groups(network: nn.Module, recipe: Recipe, inputs: Any, loss: Any) -> t
     if recipe.strategy == "batch":
         return network, None
     made = plan(network, inputs, strategy=recipe.strategy, loss=loss, seed=recipe.seed)
-    return apply(made, network, inplace=True), made
+    return apply(network, made, inplace=True), made
 
 
 def fit(network: nn.Module, recipe: Recipe, batches: Iterable[tuple[Any, Any]], loss_of: Any) -> History:

@@ -128,7 +128,7 @@ def evaluate(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
 def _network(run: Run, plan: dict[str, Any] | None, dataset: Dataset) -> nn.Module:
     network = initial_network(run.arm.network, dataset, run.seed)
     if plan is not None:
-        network = apply(Plan.from_dict(plan), network, inplace=True)
+        network = apply(network, Plan.from_dict(plan), inplace=True)
     # Convolutions are faster with the channels last, on CPUs and GPUs alike.
     return network.to(memory_format=torch.channels_last)
 

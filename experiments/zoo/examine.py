@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import idealgroups as ig
+from idealgroups.api import measure
 from idealgroups.errors import NoNormalizationError
-from idealgroups.measurement import measure
 from idealgroups.measuring.loss import random_projection
 from idealgroups.norms import inventory
 from idealgroups.planner import Network
@@ -79,7 +79,7 @@ def _examine(case: Case, record: dict[str, Any], stage: Enter) -> None:
     stage("convert")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        converted = ig.apply(plans["isometric"], model)
+        converted = ig.apply(model, plans["isometric"])
     record["warnings"] = sorted({str(w.message)[:200] for w in caught if w.category is UserWarning})
     _check_groups(converted, plans["isometric"])
     stage("measure")

@@ -1,7 +1,7 @@
 """The ideal number of groups for every group-normalization layer of any network.
 
 plan = ig.plan(model, example_inputs)             # a table; the model stays as it was
-model = ig.apply(plan, model)                     # GroupNorm layers with the planned groups
+model = ig.apply(model, plan)                     # GroupNorm layers with the planned groups
 model, plan = ig.convert(model, example_inputs)   # BatchNorm & co. → GroupNorm in one step
 model, done = ig.calibrate(model, trained, images)  # what the trained network knows, without labels or training
 ig.measure(model, example_inputs)                 # the relative gradient of every weight layer
@@ -13,15 +13,15 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from .api import convert, plan
+    from .api import compare, convert, measure, plan
     from .calibration.calibrate import Calibration, calibrate
     from .conversion.norm_layer import norm_layer
     from .conversion.restoring import restore, set_groups
     from .conversion.surgery import apply
     from .conversion.travel import groups
     from .errors import IdealGroupsError
-    from .measurement import Measurement, measure
-    from .results import Plan, Site
+    from .records import Gradients, NotUnderstood, Site, WeightGradient
+    from .results import Measurement, Plan
     from .theory.strategies import (
         STRATEGIES,
         Block,
@@ -44,19 +44,23 @@ __all__ = [
     "Calibration",
     "Fixed",
     "Gcd",
+    "Gradients",
     "GroupSize",
     "IdealGroupsError",
     "Instance",
     "Isometric",
     "Measurement",
+    "NotUnderstood",
     "OneGroup",
     "Plan",
     "Quarter",
     "Site",
     "Sqrt",
     "Uniform",
+    "WeightGradient",
     "apply",
     "calibrate",
+    "compare",
     "convert",
     "groups",
     "measure",
@@ -73,21 +77,25 @@ _HOMES = {
     "Fixed": "theory.strategies",
     "Gcd": "theory.strategies",
     "GroupSize": "theory.strategies",
+    "Gradients": "records",
     "IdealGroupsError": "errors",
     "Instance": "theory.strategies",
     "Isometric": "theory.strategies",
-    "Measurement": "measurement",
+    "Measurement": "results",
+    "NotUnderstood": "records",
     "OneGroup": "theory.strategies",
     "Plan": "results",
     "Quarter": "theory.strategies",
-    "Site": "results",
+    "Site": "records",
     "Sqrt": "theory.strategies",
     "Uniform": "theory.strategies",
+    "WeightGradient": "records",
     "apply": "conversion.surgery",
     "calibrate": "calibration.calibrate",
+    "compare": "api",
     "convert": "api",
     "groups": "conversion.travel",
-    "measure": "measurement",
+    "measure": "api",
     "norm_layer": "conversion.norm_layer",
     "plan": "api",
     "restore": "conversion.restoring",
@@ -111,9 +119,6 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from .version import own_version
 
-    try:
-        return version("idealgroups")
-    except PackageNotFoundError:
-        return "unknown"  # a checkout that is not installed
+    return own_version()

@@ -11,17 +11,21 @@ from torch import nn
 
 from .calibration.batches import count_samples, read_batches
 from .calibration.calibrate import MAX_SAMPLES
-from .conversion.matching import Patterns
+from .conversion.matching import match
 from .conversion.surgery import replace_norms
 from .conversion.trained import outside, trained_norms
 from .errors import IdealGroupsError
+from .fingerprint import fingerprint
 from .measuring.loss import Loss
 from .measuring.observation import Optimizer
+from .measuring.observer import Observer
 from .planner import MAX_PASSES, Network
 from .pretrained import FAITHFUL, convert_trained
 from .progress import steps
-from .results import Plan
+from .results import Measurement, Plan
+from .sandbox.calling import describe
 from .sandbox.supported import refuse_unsupported
+from .selection import Patterns
 from .theory.strategies import Strategy, parse_strategy
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -164,7 +168,7 @@ def convert(
     strategy = strategy or ("isometric" if batches is None else FAITHFUL)
     if batches is None:
         made = _plan(model, example_inputs, strategy, optimizer, loss, seed, None, progress, patterns)
-        return replace_norms(made, model, inplace=inplace, include=include, exclude=exclude).model, made
+        return replace_norms(model, made, inplace=inplace, include=include, exclude=exclude).model, made
     if strategy != FAITHFUL:
         strategy = parse_strategy(strategy)
     with (
@@ -209,3 +213,36 @@ def _to_calibrate_on(model: nn.Module, example_inputs: Any, calibrate: Any, patt
         )
         return None
     return read_batches(model, example_inputs, MAX_SAMPLES, parts)
+
+
+def measure(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    plan: Plan | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    progress: bool | None = None,
+) -> Measurement:
+    """Measure ``model`` as it is, or as it would be with ``plan``; the model is left exactly as it was.
+
+    Batch norm is measured as in training. Arguments and errors as in :func:`idealgroups.plan`.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    >>> [layer.name for layer in measure(net, torch.randn(16, 8)).layers]
+    ['0.weight', '2.weight']
+    """
+    groups = None
+    if plan is not None:
+        groups = match(model, plan, Patterns()).groups
+    with steps(progress, "measuring"), closing(Observer(model, example_inputs, loss, seed)) as observer:
+        seen = observer.observe(groups)
+    return Measurement(
+        model=name or type(model).__name__,
+        input=describe(example_inputs),
+        seed=seed,
+        gradients=seen.measured,
+        fingerprint=fingerprint(model),
+    )

@@ -10,18 +10,21 @@ from typing import Any
 
 from torch import nn
 
-from .conversion.matching import Patterns
 from .errors import IdealGroupsError, NoNormalizationError
+from .fingerprint import fingerprint
 from .measuring.loss import Loss
 from .measuring.observation import Observation, Optimizer, Survey
 from .measuring.observer import Observer
 from .progress import Steps
-from .results import NotUnderstood, Plan, Site
+from .records import NotUnderstood, Site
+from .results import Plan
 from .sandbox.calling import describe
+from .selection import Patterns
 from .theory.curves import Curves
 from .theory.layer import Choice, Groups, Layer
 from .theory.solve import MAX_CHECKS
 from .theory.strategies import Strategy, parse_strategy
+from .version import made_with
 
 MAX_PASSES = MAX_CHECKS + 2
 """What a progress bar counts up to; most searches end sooner."""
@@ -73,6 +76,7 @@ class Network:
         self._seed = seed
         self._optimizer = optimizer
         self._input = describe(example_inputs)
+        self._fingerprint = fingerprint(model)
         if not self._observer.norms:
             self._refuse_without_norms(model)
         patterns.check(self._observer.found.names)
@@ -127,10 +131,10 @@ class Network:
             input=self._input,
             seed=self._seed,
             budget=choice.budget,
-            trend_before=self.before.trend,
-            trend_after=after.trend,
-            spread_before=self.before.spread,
-            spread_after=after.spread,
+            before=self.before.measured,
+            after=after.measured,
+            fingerprint=self._fingerprint,
+            made_with=made_with(),
             seconds=round(time.perf_counter() - started + self._survey_seconds, 3),
             sites=tuple(facts.site(choice, one.curves) for facts in self._facts),
             not_understood=self._missed,
@@ -167,13 +171,15 @@ def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
 def _not_understood(observer: Observer, survey: Survey) -> tuple[NotUnderstood, ...]:
     odd = observer.found.odd
     missed = [
-        NotUnderstood(name, f"calls {function} itself; make it a module, for a function's groups cannot be replaced")
+        NotUnderstood(
+            name=name, why=f"calls {function} itself; make it a module, for a function's groups cannot be replaced"
+        )
         for name, function in survey.functional.items()
         if name not in odd
     ]
     missed += [
-        NotUnderstood(name, "did not run on these inputs, so its groups cannot be measured")
+        NotUnderstood(name=name, why="did not run on these inputs, so its groups cannot be measured")
         for name in survey.silent_norms
     ]
-    missed += [NotUnderstood(name, why) for name, why in survey.odd.items()]
-    return (*missed, *(NotUnderstood(name, why) for name, why in odd.items()))
+    missed += [NotUnderstood(name=name, why=why) for name, why in survey.odd.items()]
+    return (*missed, *(NotUnderstood(name=name, why=why) for name, why in odd.items()))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import IdealGroupsError
-from .measurement import Measurement
+from .results import Measurement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,8 @@ from .calibration.engine import Outcome
 from .conversion.surgery import replace_norms
 from .planner import Network
 from .progress import Steps
-from .results import Plan, Site
+from .records import Site
+from .results import Plan
 from .sandbox.copying import Model
 from .theory.formulas import MIN_GROUP_CHANNELS, divisors
 from .theory.strategies import Strategy
@@ -53,13 +54,13 @@ def convert_trained(
     """
     choosing = strategy == FAITHFUL
     plan = network.plan("layer" if choosing else strategy, name=name, advance=advance)
-    draft = replace_norms(plan, model, include=include, exclude=exclude, calibrated=True).model
+    draft = replace_norms(model, plan, include=include, exclude=exclude, calibrated=True).model
     outcome = fit_candidates(draft, model, batches, _candidates(plan, draft, choosing), seed=seed)
     if choosing:
         groups = plan.num_groups | {site: layer.num_groups for site, layer in outcome.layers.items()}
         plan = _with_groups(plan, groups)
     plan = with_residuals(plan, outcome, count_samples(batches))
-    done = replace_norms(plan, model, inplace=inplace, include=include, exclude=exclude, calibrated=True).model
+    done = replace_norms(model, plan, inplace=inplace, include=include, exclude=exclude, calibrated=True).model
     write_layers(done, outcome.layers)
     return Converted(done, plan)
 
@@ -70,7 +71,7 @@ def _with_groups(plan: Plan, groups: Mapping[str, int]) -> Plan:
         dataclasses.replace(site, num_groups=groups[site.name], ideal=float(groups[site.name]), gain=math.nan)
         for site in plan.sites
     )
-    return dataclasses.replace(plan, strategy=FAITHFUL, sites=sites, trend_after=math.nan, spread_after=math.nan)
+    return dataclasses.replace(plan, strategy=FAITHFUL, sites=sites, after=None)
 
 
 def with_residuals(plan: Plan, outcome: Outcome, samples: int) -> Plan:

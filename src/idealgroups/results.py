@@ -1,147 +1,171 @@
-"""The result of planning: frozen records, a table when printed, JSON in and out. No torch."""
+"""Plans and measurements: frozen records, a table when printed, JSON in and out."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .checking import check_types, from_mapping
+from .conversion.surgery import apply
 from .errors import IdealGroupsError
+from .files import read_text, write_text
+from .records import Gradients, NotUnderstood, Site, WeightGradient
+from .sandbox.copying import Model
+from .tables import measurement_text, plan_text
+
+FORMAT = 2
+"""The number of the JSON format of a plan. Format 1 was written by idealgroups 0.1.0, without a number."""
+
+_NO_PLAN = "make a plan with `idealgroups plan MODEL --save FILE`"
 
 
-@dataclass(frozen=True)
-class Site:
-    """One normalization layer and its number of groups.
-
-    ``positions``: S of the smallest call. ``groups_before``: None where the layer was no group norm (batch norm, say).
-    ``ideal``: the real-valued number of groups before rounding to a divisor of ``num_channels``. ``gain``: the grouping
-    gain b at the choice, against one group. ``eps``: of the group norm; None for the layer's own. ``residual``: after
-    calibration, the squared error against the trained layer's output, as a share of that output's variance.
-    """
-
-    name: str
-    kind: str
-    num_channels: int
-    positions: int
-    groups_before: int | None
-    ideal: float
-    num_groups: int
-    gain: float
-    note: str = ""
-    eps: float | None = None
-    residual: float | None = None
-
-    @property
-    def channels_per_group(self) -> int:
-        """c = C / G."""
-        return self.num_channels // self.num_groups
-
-    @property
-    def group_elements(self) -> int:
-        """m = c·S, the elements one group normalizes at the planned input size."""
-        return self.channels_per_group * self.positions
-
-
-@dataclass(frozen=True)
-class NotUnderstood:
-    """Something that normalizes, or should have, and could not be planned; ``why`` is a sentence."""
-
-    name: str
-    why: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A number of groups for every normalization layer of one network. ``print(plan)`` is a table.
 
-    ``budget``: ε, the gain each layer may have; None for strategies without one. ``trend_*`` and ``spread_*``: of
-    log u over the weight layers in execution order, before (the model as it was) and after (with this plan).
-    Where nothing was measured they are NaN. ``lowest_trend``: how far the trend was allowed to fall, None where the
-    strategy does not measure. ``one_number``: the most groups, the same in all layers, that are predicted to keep the
-    trend above that. ``optimizer``: whose steps the line is about.
-    ``calibrated_on``: how many samples the converted network was calibrated on; ``output_residual``: how far its output
-    was from the trained network's on them, as a residual. None where it was not calibrated.
+    ``before`` and ``after``: the gradients of the model as it was and with this plan; None if nothing was measured.
+    ``budget``: ε, the gain each layer may have; None for strategies without one. ``lowest_trend``: how far the trend
+    was allowed to fall. ``one_number``: the most groups, the same in all layers, that are predicted to keep the trend
+    above that. ``optimizer``: whose steps are balanced. ``output``: the shape of the model's output. ``fingerprint``:
+    of the network, by the names and shapes of its weights. ``calibrated_on``: how many samples the
+    converted network was calibrated on; ``output_residual``: how far its output was from the trained network's.
+    ``measured_share``: the share of the network's parameters
+    whose gradients were measured. ``made_with``: versions. ``seconds`` and ``made_with`` do not count in ``==``.
+
+    Raises:
+        IdealGroupsError: a field has the wrong type, or two sites have the same name.
     """
 
     model: str
     strategy: str
     input: str
     seed: int
-    budget: float | None
-    trend_before: float
-    trend_after: float
-    spread_before: float
-    spread_after: float
-    seconds: float
     sites: tuple[Site, ...]
+    before: Gradients | None = None
+    after: Gradients | None = None
     not_understood: tuple[NotUnderstood, ...] = ()
+    budget: float | None = None
     lowest_trend: float | None = None
     one_number: int | None = None
-    optimizer: str = "sgd"
     calibrated_on: int | None = None
     output_residual: float | None = None
+    optimizer: str = "sgd"
+    output: str = ""
+    fingerprint: str = ""
+    measured_share: float | None = None
+    made_with: str = field(default="", compare=False)
+    seconds: float = field(default=0.0, compare=False)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not self.sites:
+            raise IdealGroupsError("a plan needs at least one normalization layer; it has no sites.")
+        names = [site.name for site in self.sites]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise IdealGroupsError(f"the plan names the layer {twice!r} twice.")
 
     def __str__(self) -> str:
-        from .tables import as_text, plan_table
-
-        return as_text(*plan_table(self))
+        return plan_text(self)
 
     @property
     def num_groups(self) -> dict[str, int]:
         """{layer name: number of groups}."""
         return {site.name: site.num_groups for site in self.sites}
 
+    @property
+    def group_sizes(self) -> dict[str, int]:
+        """{layer name: channels of a group}."""
+        return {site.name: site.group_size for site in self.sites}
+
+    @property
+    def trend_before(self) -> float:
+        """Trend of the model as it was; NaN if nothing was measured."""
+        return math.nan if self.before is None else self.before.trend
+
+    @property
+    def trend_after(self) -> float:
+        """Trend with this plan; NaN if nothing was measured."""
+        return math.nan if self.after is None else self.after.trend
+
+    @property
+    def spread_before(self) -> float:
+        """Spread of the model as it was; NaN if nothing was measured."""
+        return math.nan if self.before is None else self.before.spread
+
+    @property
+    def spread_after(self) -> float:
+        """Spread with this plan; NaN if nothing was measured."""
+        return math.nan if self.after is None else self.after.spread
+
+    def apply(
+        self,
+        model: Model,
+        *,
+        inplace: bool = False,
+        include: str | Sequence[str] | None = None,
+        exclude: str | Sequence[str] | None = None,
+    ) -> Model:
+        """Return ``model`` with this plan's groups, as :func:`idealgroups.apply` does."""
+        return apply(model, self, inplace=inplace, include=include, exclude=exclude)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, JSON-ready; infinite and undefined numbers become None, which :meth:`from_dict` reads as NaN."""
-        data = dataclasses.asdict(self)
+        """Return plain data, JSON-ready; infinite and undefined numbers become None, which loading reads as NaN."""
+        data = {"format": FORMAT} | dataclasses.asdict(self)
         for site, record in zip(self.sites, data["sites"], strict=True):
-            last = {key: record.pop(key) for key in ("gain", "note", "eps", "residual")}
-            record |= {"channels_per_group": site.channels_per_group} | last
+            record["group_size"] = site.group_size
         clean: dict[str, Any] = _finite(data)
         return clean
 
     def to_json(self) -> str:
-        """One JSON object."""
+        """Return one JSON object."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
     def save(self, path: str | Path) -> None:
-        """Write :meth:`to_json` to ``path``; the file is complete or not there."""
-        path = _path(path)
-        partial = path.parent / (path.name + ".partial")
-        try:
-            partial.write_text(self.to_json() + "\n")
-            partial.replace(path)
-        except OSError as error:
-            if partial.is_file():
-                partial.unlink()
-            raise IdealGroupsError(f"cannot write the plan to {path}: {error.strerror or error}.") from None
+        """Write :meth:`to_json` to ``path``; the file is complete or as it was.
+
+        Raises:
+            IdealGroupsError: the file cannot be written.
+        """
+        write_text(path, self.to_json() + "\n", "the plan")
 
     @classmethod
     def from_dict(cls, data: Any) -> Plan:
-        """The inverse of :meth:`to_dict`.
+        """Make a plan from what :meth:`to_dict` returned.
 
         Raises:
-            IdealGroupsError: a key is missing or a value has the wrong type.
+            IdealGroupsError: a key is missing or unknown, or a value has the wrong type.
         """
-        try:
-            sites = tuple(Site(**_fields(Site, record)) for record in data["sites"])
-            missed = tuple(NotUnderstood(**_fields(NotUnderstood, record)) for record in data["not_understood"])
-            plan = cls(**_fields(cls, data | {"sites": sites, "not_understood": missed}))
-        except (KeyError, TypeError) as error:
-            why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        if not isinstance(data, dict) or "sites" not in data:
+            raise IdealGroupsError(f"this is not a plan of idealgroups; {_NO_PLAN}.")
+        if data.get("format") != FORMAT:
             raise IdealGroupsError(
-                f"this is not a plan of idealgroups: {why}; make one with `idealgroups plan MODEL --save plan.json`."
-            ) from None
-        for site in sites:
-            if min(site.num_groups, site.num_channels) < 1 or site.num_channels % site.num_groups:
-                raise IdealGroupsError(
-                    f"the plan gives {site.name} {site.num_groups} groups, which do not divide its {site.num_channels} "
-                    "channels; make the plan again with `idealgroups plan`."
-                )
-        return plan
+                f"this plan has format {data.get('format', 1)!r:.20}, and this version of idealgroups reads format "
+                f"{FORMAT}; {_NO_PLAN}."
+            )
+        rows = dict(data)
+        del rows["format"]
+        rows["sites"] = tuple(from_mapping(Site, row, ("group_size",)) for row in _listed(data, "sites"))
+        missed = _listed(data, "not_understood")
+        rows["not_understood"] = tuple(from_mapping(NotUnderstood, row) for row in missed)
+        for key in ("before", "after"):
+            if data.get(key) is not None:
+                rows[key] = _gradients(data[key])
+        return from_mapping(cls, rows)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Make a plan from what :meth:`to_json` returned.
+
+        Raises:
+            IdealGroupsError: no JSON, or no plan.
+        """
+        return cls.from_dict(_json(text, "this"))
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -150,43 +174,74 @@ class Plan:
         Raises:
             IdealGroupsError: no such file, no JSON, or no plan.
         """
-        try:
-            data = json.loads(_path(path).read_text())
-        except OSError as error:
-            raise IdealGroupsError(f"cannot read the plan {path}: {error.strerror or error}.") from None
-        except ValueError:
-            raise IdealGroupsError(
-                f"{path} is not JSON; make a plan with `idealgroups plan MODEL --save {path}`."
-            ) from None
-        return cls.from_dict(data)
+        return cls.from_dict(_json(read_text(path, "the plan"), str(path)))
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (float, int, type(None)),
-    "int | None": (int, type(None)),
-    "float | None": (float, int, type(None)),
-    "bool | None": (bool, type(None)),
-}
-"""What JSON may hold for an annotation; None stands for a float that is not finite."""
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """u = ‖∂L/∂W‖_F / ‖W‖_F of every weight layer, in execution order. ``print`` it for a table."""
+
+    model: str
+    input: str
+    seed: int
+    gradients: Gradients
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @property
+    def layers(self) -> tuple[WeightGradient, ...]:
+        """The weight layers that a gradient reached, in execution order."""
+        return self.gradients.layers
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """The weight layers that no gradient reached."""
+        return self.gradients.silent
+
+    @property
+    def trend(self) -> float:
+        """Last minus first value of the line through log u; 0 is isometric from end to end."""
+        return self.gradients.trend
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of log u over the layers of the line."""
+        return self.gradients.spread
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, JSON-ready, with the trend and the spread."""
+        data = dataclasses.asdict(self)
+        measured = data.pop("gradients") | {"trend": self.trend, "spread": self.spread}
+        clean: dict[str, Any] = _finite(data | measured)
+        return clean
+
+    def __str__(self) -> str:
+        return measurement_text([("u", self)])
 
 
-def _fields(cls: type[Any], record: Any) -> dict[str, Any]:
-    """The fields of dataclass ``cls`` from ``record``; KeyError where one is missing, TypeError for another type."""
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        if field.name not in record and field.default is not dataclasses.MISSING:
-            continue  # a plan saved before the field was there
-        value: Any = record[field.name]
-        annotation = str(field.type)  # a string: annotations are not evaluated here
-        allowed = _TYPES.get(annotation, (object,))
-        if not isinstance(value, allowed) or (isinstance(value, bool) and not {bool, object} & {*allowed}):
-            raise TypeError(f"{field.name} is {value!r}, not {annotation}")
-        fields[field.name] = value
-        if annotation == "float":
-            fields[field.name] = math.nan if value is None else float(record[field.name])
-    return fields
+def _gradients(data: Any) -> Gradients:
+    if not isinstance(data, dict):
+        raise IdealGroupsError(f"the gradients of a plan are an object with layers and silent, not {data!r:.60}.")
+    rows = dict(data)
+    rows["layers"] = tuple(from_mapping(WeightGradient, row) for row in _listed(rows, "layers"))
+    rows["silent"] = tuple(_listed(rows, "silent"))
+    return from_mapping(Gradients, rows)
+
+
+def _listed(data: dict[str, Any], key: str) -> list[Any]:
+    value = data.get(key, [])
+    if not isinstance(value, list | tuple):
+        raise IdealGroupsError(f"{key} of a plan must be a list, not {value!r:.60}.")
+    return list(value)
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError, TypeError):
+        raise IdealGroupsError(f"{what} is not JSON, so it holds no plan; {_NO_PLAN}.") from None
 
 
 def _finite(value: Any) -> Any:
@@ -197,10 +252,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _path(path: Any) -> Path:
-    try:
-        return Path(path)
-    except TypeError:
-        raise IdealGroupsError(f"the path of a plan is a str or a Path, not {path!r}.") from None

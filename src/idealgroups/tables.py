@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .measurement import Measurement
-from .results import Plan, Site
+from .records import Site
+
+if TYPE_CHECKING:
+    from .results import Measurement, Plan
 
 WIDTH = 140
 
@@ -55,7 +58,7 @@ def plan_table(plan: Plan) -> tuple[RenderableType, ...]:
             "-" if site.groups_before is None else str(site.groups_before),
             _range([s.ideal for s in run]),
             str(site.num_groups),
-            str(site.channels_per_group),
+            str(site.group_size),
             _range([s.gain for s in run], digits=2),
             *[_range([math.nan if s.residual is None else s.residual for s in run], digits=3)] * calibrated,
         )
@@ -69,7 +72,7 @@ def plan_table(plan: Plan) -> tuple[RenderableType, ...]:
 def summary(plan: Plan) -> str:
     """How many layers with which groups, what that does to the trend, and how far it was allowed to fall."""
     groups = [site.num_groups for site in plan.sites]
-    widths = [site.channels_per_group for site in plan.sites]
+    widths = [site.group_size for site in plan.sites]
     budget = "" if plan.budget is None else f", budget ε = {plan.budget:.3g}"
     number = (
         f"{groups[0]} group{'s' * (groups[0] > 1)}" if len(set(groups)) == 1 else f"{min(groups)}–{max(groups)} groups"
@@ -152,7 +155,7 @@ def comparison_table(plans: Sequence[Plan]) -> tuple[RenderableType, ...]:
             f"{plan.spread_after:.2f}",
             f"{max(site.gain for site in plan.sites):.2f}",
             f"{min(groups)}–{max(groups)}" if len(set(groups)) > 1 else str(groups[0]),
-            f"{np.median([site.channels_per_group for site in plan.sites]):g}",
+            f"{np.median([site.group_size for site in plan.sites]):g}",
             f"{min(site.group_elements for site in plan.sites)} elements",
         )
     first = plans[0]
@@ -206,3 +209,13 @@ def _signed(value: float) -> str:
     if not math.isfinite(value):
         return "–"
     return f"{value:+.2f}".replace("-0.00", "+0.00").replace("-", "−")
+
+
+def plan_text(plan: Plan) -> str:
+    """Return the table of a plan as plain text."""
+    return as_text(*plan_table(plan))
+
+
+def measurement_text(measured: Sequence[tuple[str, Measurement]]) -> str:
+    """Return the table of measurements as plain text."""
+    return as_text(*measurement_table(measured))

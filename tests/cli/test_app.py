@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+import idealgroups as ig
 from idealgroups.cli.app import main
 
 NETS = """
@@ -40,28 +42,8 @@ def exploding():
     nn.init.constant_(net[0].weight, float("inf"))
     return net
 """
-SITE_KEYS = (
-    "name kind num_channels positions groups_before ideal num_groups channels_per_group gain note eps residual".split()  # noqa: SIM905
-)
-PLAN_KEYS = [
-    "model",
-    "strategy",
-    "input",
-    "seed",
-    "budget",
-    "trend_before",
-    "trend_after",
-    "spread_before",
-    "spread_after",
-    "seconds",
-    "sites",
-    "not_understood",
-    "lowest_trend",
-    "one_number",
-    "optimizer",
-    "calibrated_on",
-    "output_residual",
-]
+SITE_KEYS = [*(field.name for field in dataclasses.fields(ig.Site)), "group_size"]
+PLAN_KEYS = ["format", *(field.name for field in dataclasses.fields(ig.Plan))]
 
 
 @pytest.fixture
@@ -168,7 +150,7 @@ def test_compare_prints_a_row_a_strategy(nets: str, capsys: pytest.CaptureFixtur
         (["plan", "my_nets.py:not_a_model"], "returned an object of class int; it must return a torch.nn.Module"),
         (["plan", "my_nets.py:exploding", "--input", "3x8x8"], "not finite"),
         (["plan", "no_such_package.nets:plain"], "there is no module 'no_such_package.nets'"),
-        (["plan", "my_nets.py:plain", "--input", "1x16x16"], "the model raised RuntimeError"),
+        (["plan", "my_nets.py:plain", "--input", "1x16x16"], "takes 3 channels but the example inputs"),
         (["plan", "my_nets.py:plain", "--input", "3,16,16"], "--input must be the sizes of one sample joined by x"),
         (["plan", "my_nets.py:plain", "--batch", "0"], "--batch must be at least 1, got 0."),
         (["plan", "my_nets.py:plain", "--input", "3x²x16"], "as in 3x224x224, got"),

@@ -61,7 +61,7 @@ each_network = pytest.mark.parametrize("name", CASES)
 def _converted(name: str) -> nn.Module:
     torch.manual_seed(0)
     model = CASES[name].build().eval()
-    return apply(plan_for(model, mixed_groups), model)
+    return apply(model, plan_for(model, mixed_groups))
 
 
 def converted(name: str) -> nn.Module:
@@ -91,7 +91,7 @@ def test_it_is_copied_pickled_saved_and_loaded(name: str) -> None:
     torch.save(model.state_dict(), file)
     file.seek(0)
     fresh = CASES[name].build().eval()
-    fresh = apply(plan_for(fresh, mixed_groups), fresh)
+    fresh = apply(fresh, plan_for(fresh, mixed_groups))
     fresh.load_state_dict(torch.load(file), strict=True)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), fresh):
         assert groups_in(twin) == groups_in(model)
@@ -141,7 +141,7 @@ def test_it_is_traced_by_fx_where_it_was_before(name: str) -> None:
 def test_a_traced_network_can_be_converted_itself() -> None:
     traced = torch.fx.symbolic_trace(torchvision.models.resnet18(num_classes=10).eval())
     plan = plan_for(traced)
-    model = apply(plan, traced)
+    model = apply(traced, plan)
     assert groups_in(model) == plan.num_groups
     assert model(images((1, 3, 32, 32))).shape == (1, 10)
 
@@ -159,7 +159,7 @@ def test_it_runs_under_autocast(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "video resnet", "timm efficientnet_b0"])
 def test_half_precision_networks_run(name: str) -> None:
     model = CASES[name].build().eval().to(torch.bfloat16)
-    new = apply(plan_for(model, mixed_groups), model)
+    new = apply(model, plan_for(model, mixed_groups))
     assert new(images(CASES[name].shape).bfloat16()).dtype == torch.bfloat16
 
 
@@ -167,7 +167,7 @@ def test_half_precision_networks_run(name: str) -> None:
 def test_channels_last_is_kept_in_weights_and_activations(name: str) -> None:
     layout = torch.channels_last_3d if name == "video resnet" else torch.channels_last
     model = CASES[name].build().eval().to(memory_format=layout)
-    new = apply(plan_for(model, mixed_groups), model)
+    new = apply(model, plan_for(model, mixed_groups))
     weights = [m.weight for m in new.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
     assert all(weight.is_contiguous(memory_format=layout) for weight in weights)
     lost: list[str] = []
@@ -216,7 +216,7 @@ def test_our_own_layer_can_be_scripted() -> None:
 @pytest.mark.parametrize("num_channels", [1, 2, 4, 7])
 def test_layers_of_few_channels_and_one_position_work(num_channels: int) -> None:
     model = nn.Sequential(nn.Linear(3, num_channels), nn.BatchNorm1d(num_channels))
-    new = apply(plan_for(model, {"1": 1}), model)
+    new = apply(model, plan_for(model, {"1": 1}))
     y = new(torch.randn(5, 3))
     assert y.isfinite().all()
     assert num_channels == 1 or y.any()
@@ -241,7 +241,7 @@ def test_a_network_built_with_a_plan_equals_the_converted_one(name: str) -> None
     torch.manual_seed(3)
     usual = build().eval()
     plan = plan_for(usual, mixed_groups)
-    convertee = apply(plan, usual)
+    convertee = apply(usual, plan)
     factory = norm_layer(plan, build, act_layer=act_layer)
     torch.manual_seed(3)
     built = build(norm_layer=factory).eval()
@@ -286,8 +286,11 @@ def test_layers_that_are_not_made_with_norm_layer_are_named() -> None:
 
 
 def test_layers_without_a_number_are_named() -> None:
+    def build(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 8, 3), norm_layer(8), nn.Conv2d(8, 8, 3), norm_layer(8))
+
     with pytest.raises(IdealGroupsError, match="no number for 1, which build makes"):
-        norm_layer(make_plan(()), make_net)
+        norm_layer(plan_for(build(), {"3": 4}), build)
 
 
 def test_a_plan_for_another_network_is_refused_when_building() -> None:

@@ -71,7 +71,7 @@ def train_privately(model: nn.Module, data: TensorDataset, *, lr: float, epochs:
 def test_a_converted_resnet18_is_valid_and_trains(mode: str) -> None:
     model = torchvision.models.resnet18(num_classes=10)
     assert not ModuleValidator.is_valid(model)
-    model = apply(plan_for(model), model)
+    model = apply(model, plan_for(model))
     assert ModuleValidator.validate(model, strict=True) == []
     if mode == "hooks":
         model = out_of_place(model)
@@ -107,7 +107,7 @@ def test_a_network_that_is_private_already_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(8, 8))
     plan = plan_for(model, {"1": 2})
     with pytest.raises(ig.IdealGroupsError, match=r"made private by Opacus.*before make_private"):
-        ig.apply(plan, GradSampleModule(model))
+        ig.apply(GradSampleModule(model), plan)
 
 
 # --- the cases of Opacus's own tests ---------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_a_network_that_is_private_already_is_refused() -> None:
 
 def test_mobilenet_v3_becomes_valid_and_keeps_its_eps() -> None:
     model = torchvision.models.mobilenet_v3_small()
-    new = apply(plan_for(model), model)
+    new = apply(model, plan_for(model))
     assert not ModuleValidator.is_valid(model)
     assert ModuleValidator.is_valid(new)
     assert not ModuleValidator.is_valid(new.eval())
@@ -137,7 +137,7 @@ def test_mobilenet_v3_becomes_valid_and_keeps_its_eps() -> None:
 )
 def test_each_kind_becomes_valid(norm: nn.Module) -> None:
     assert not ModuleValidator.is_valid(norm)
-    new = apply(plan_for(norm, {"": 2}), norm)
+    new = apply(norm, plan_for(norm, {"": 2}))
     assert type(new) is nn.GroupNorm
     assert ModuleValidator.is_valid(new)
 
@@ -145,7 +145,7 @@ def test_each_kind_becomes_valid(norm: nn.Module) -> None:
 @pytest.mark.parametrize("groups", [1, 4, 16])
 def test_any_number_of_groups_can_be_asked_for(groups: int) -> None:
     model = nn.Sequential(OrderedDict(fc=nn.Linear(4, 8), bn=nn.BatchNorm2d(16)))
-    new = apply(plan_for(model, {"bn": groups}), model)
+    new = apply(model, plan_for(model, {"bn": groups}))
     assert groups_in(new) == {"bn": groups}
     assert isinstance(model.bn, nn.BatchNorm2d)
     assert new.fc is not model.fc
@@ -158,7 +158,7 @@ def test_scale_shift_and_eps_are_kept() -> None:
     norm = nn.BatchNorm2d(8, eps=0.5)
     nn.init.uniform_(norm.weight)
     nn.init.uniform_(norm.bias)
-    new = apply(plan_for(norm, {"": 2}), norm)
+    new = apply(norm, plan_for(norm, {"": 2}))
     assert new.eps == 0.5
     assert torch.equal(new.weight, norm.weight)
     assert torch.equal(new.bias, norm.bias)
@@ -167,7 +167,7 @@ def test_scale_shift_and_eps_are_kept() -> None:
 def test_a_shared_batch_norm_is_replaced_at_every_parent() -> None:
     norm = nn.BatchNorm2d(8)
     model = nn.ModuleList([nn.Sequential(nn.Conv2d(3, 8, 1), norm), nn.Sequential(nn.Conv2d(8, 8, 1), norm)])
-    new = apply(plan_for(model), model)
+    new = apply(model, plan_for(model))
     assert new[0][1] is new[1][1]
     assert ModuleValidator.is_valid(new)
 
@@ -179,7 +179,7 @@ class PlainSubclass(nn.BatchNorm2d):
 @pytest.mark.parametrize("norm", [PlainSubclass(8), tl.BatchNormAct2d(8)], ids=lambda norm: type(norm).__name__)
 def test_subclasses_are_not_overlooked(norm: nn.Module) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), norm)
-    new = apply(plan_for(model), model)
+    new = apply(model, plan_for(model))
     assert isinstance(new[1], nn.GroupNorm)
 
 
@@ -210,7 +210,7 @@ def test_no_width_is_too_odd(width: int) -> None:
 def test_samples_do_not_mix_even_where_the_validator_does_not_look(norm: nn.Module) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ReLU())
     assert ModuleValidator.is_valid(model)
-    new = apply(plan_for(model), model).train()
+    new = apply(model, plan_for(model)).train()
     x = torch.randn(4, 3, 8, 8)
     torch.testing.assert_close(new(x)[:1], new(x[:1]))
 
@@ -230,7 +230,7 @@ def per_sample_gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda c: tl.BatchNormAct2d(c, act_layer=nn.SiLU, inplace=False)])
 def test_opacus_finds_the_right_gradient_of_every_sample(norm: Callable[[int], nn.Module]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), norm(8), nn.Conv2d(8, 4, 3))
-    model = apply(plan_for(model), model)
+    model = apply(model, plan_for(model))
     x = torch.randn(3, 3, 7, 7)
     expected = per_sample_gradients(model, x)
     model.zero_grad()

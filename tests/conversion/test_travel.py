@@ -106,7 +106,7 @@ def test_a_converted_model_carries_every_planned_layer() -> None:
     model = networks.group_normed(groups=4)
     x = torch.randn(2, 3, 8, 8)
     plan = ig.plan(model, x, strategy="group-size-4")  # 4 groups of 16 channels: nothing changes
-    assert groups_in(ig.apply(plan, model).state_dict()) == plan.num_groups == {"0.1": 4, "1.1": 4}
+    assert groups_in(ig.apply(model, plan).state_dict()) == plan.num_groups == {"0.1": 4, "1.1": 4}
     assert ig.groups(model) == {}  # the user's own model was not touched
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import idealgroups as ig
+from experiments.common.first_plans import FirstPlan, read_first_plan
 from idealgroups.cli.networks import load_model
 from idealgroups.planner import Network
 from idealgroups.synthetic import synthetic
@@ -27,15 +27,13 @@ IN_FRONT_OF_THE_POOL = {
 }
 
 
-def records() -> list[tuple[dict[str, Any], ig.Plan]]:
+def records() -> list[tuple[dict[str, Any], FirstPlan]]:
     lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-    return [
-        (line["case"], ig.Plan.from_dict(line["plan"])) for line in lines if line["case"]["strategy"] == "isometric"
-    ]
+    return [(line["case"], read_first_plan(line["plan"])) for line in lines if line["case"]["strategy"] == "isometric"]
 
 
-def width(plan: ig.Plan) -> float:
-    return median(site.channels_per_group for site in plan.sites)
+def width(plan: FirstPlan) -> float:
+    return median(site.group_size for site in plan.sites)
 
 
 def test_resnet50_recovers_the_width_of_the_imagenet_search() -> None:
@@ -54,7 +52,7 @@ def test_plans_of_five_seeds_agree_and_put_no_instance_norm_in_front_of_a_pool()
         if case["data"] == "pink" and case["px"] == 128:
             widths[case["model"]][case["seed"]] = width(plan)
             last = next(site for site in plan.sites if site.name == IN_FRONT_OF_THE_POOL[case["model"]])
-            assert last.channels_per_group > 1
+            assert last.group_size > 1
     assert set(widths) == set(NETWORKS)
     for by_seed in widths.values():
         assert sorted(by_seed) == list(range(5))

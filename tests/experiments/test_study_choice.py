@@ -68,7 +68,7 @@ def test_a_row_of_the_report_by_hand() -> None:
     assert layer.decades == pytest.approx(1.0)  # 0.01 is within 5%, diverging 1.0 adds nothing
     assert layer.common_decades == 0.0  # nothing of it is within 5% of 0.5
     assert not layer.on_edge
-    assert layer.channels_per_group == (8, 8)
+    assert layer.group_size == (8, 8)
     assert layer.choice_steps == 0
     assert rows["isometric"].choice_steps == pytest.approx(20)  # 2 s of planning, 0.1 s a step
 

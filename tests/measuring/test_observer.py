@@ -103,7 +103,7 @@ def test_regrouping_is_what_the_model_would_do() -> None:
     x = torch.randn(4, 3, 8, 8)
     as_planned = Observer(batch, x).observe({f"{i}.1": 4 for i in range(4)})
     as_built = Observer(group, x).observe(None)
-    assert np.allclose(as_planned.line, as_built.line, atol=1e-5)
+    assert np.allclose(as_planned.measured.line, as_built.measured.line, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_the_number_of_classes_does_not_enter_the_line() -> None:
         _, seen[classes] = Observer(model, torch.randn(64, 3, 8, 8)).survey()
     heads = [next(g.relative for g in s.gradients if not g.in_line) for s in seen.values()]
     assert [g.name for g in seen[2].gradients if not g.in_line] == ["4.weight"]
-    assert len(seen[2].line) == len(seen[1000].line) == 1
+    assert len(seen[2].line) == len(seen[1000].measured.line) == 1
     assert heads[0] > 5 * heads[1]
 
 
@@ -341,6 +341,6 @@ def test_checkpointed_models_do_not_count_twice() -> None:
     model = Checkpointed(use_reentrant=False)
     plain = Observer(model.net, x).observe({f"{i}.1": 4 for i in range(3)}, with_curves=True)
     again = Observer(model, x).observe({f"net.{i}.1": 4 for i in range(3)}, with_curves=True)
-    assert np.allclose(plain.line, again.line, atol=1e-5)
+    assert np.allclose(plain.line, again.measured.line, atol=1e-5)
     for name, curve in plain.curves.items():
         assert np.allclose(curve.projection, again.curves[f"net.{name}"].projection, atol=1e-4)

@@ -88,7 +88,7 @@ def plan_command(
     _print(
         "",
         "Apply it in Python, before training:",
-        f"    model = ig.apply({where}, model)    # import idealgroups as ig",
+        f"    model = ig.apply(model, {where})    # import idealgroups as ig",
     )
 
 
@@ -164,7 +164,7 @@ def measure_command(
     as_json: Json = False,
 ) -> None:
     """Measure the relative gradient of every weight layer, without and with a plan."""
-    from ..measurement import measure
+    from ..api import measure
     from ..results import Plan
     from ..tables import measurement_table
 

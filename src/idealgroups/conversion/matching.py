@@ -1,52 +1,20 @@
-"""Hold a plan against a model, before anything is changed: which layers get how many groups, which are left and why."""
+"""Match a plan with a model without changing it: which layers change, which stay, and why."""
 
 from __future__ import annotations
 
-import difflib
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from torch import nn
 
 from ..errors import IdealGroupsError
 from ..norms import Inventory, Norm, inventory
-from ..results import Plan, Site
+from ..records import Planned, Site
+from ..selection import Patterns, nearest
 from .trained import outside
 
 TOKEN_LAYER_NORM = "layer norm over the last dimension, not over channels"
-
-
-@dataclass(frozen=True)
-class Patterns:
-    """Which layer names to take: all, or those that match ``include``; and none that matches ``exclude``."""
-
-    include: str | Sequence[str] | None = None
-    exclude: str | Sequence[str] | None = None
-
-    def why_not(self, name: str) -> str | None:
-        """The reason ``name`` is not taken, or None.
-
-        >>> Patterns(exclude="stem.*").why_not("stem.bn")
-        'matches exclude'
-        """
-        if self.include is not None and not _matches(name, self.include):
-            return "does not match include"
-        return "matches exclude" if self.exclude is not None and _matches(name, self.exclude) else None
-
-    def check(self, names: Iterable[str]) -> None:
-        """Raise where a pattern matches none of ``names``: a slip of the pen that would go unseen."""
-        names = list(names)
-        for pattern in (*_listed(self.include), *_listed(self.exclude)):
-            if not isinstance(pattern, str):
-                raise IdealGroupsError(
-                    f"{pattern!r} is no pattern; give names of layers as in 'layer4.*', or a list of them."
-                )
-            if not any(fnmatchcase(name, pattern) for name in names):
-                inside = any(name.startswith(f"{pattern}.") for name in names)
-                hint = f"for all that is in it write '{pattern}.*'" if inside else _near(pattern.rstrip(".*"), names)
-                raise IdealGroupsError(f"the pattern {pattern!r} matches no normalization layer; {hint}.")
 
 
 @dataclass(frozen=True)
@@ -61,7 +29,7 @@ class Work:
     norms: Mapping[str, Norm] = field(default_factory=dict)
 
 
-def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
+def match(model: nn.Module, plan: Planned, patterns: Patterns) -> Work:
     """Match every layer of the plan with one of the model.
 
     Raises:
@@ -70,7 +38,7 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
     Warns:
         UserWarning: the model has layers that the plan says nothing about, or that did not run when it was made.
     """
-    if not isinstance(plan, Plan):
+    if not isinstance(plan, Planned):
         raise IdealGroupsError(f"a Plan is needed, not a {type(plan).__name__}; make one with idealgroups.plan.")
     modules = dict(model.named_modules(remove_duplicate=False))
     found = inventory(model, patterns.why_not)
@@ -100,7 +68,7 @@ def fit(plan: Plan, model: nn.Module, patterns: Patterns) -> Work:
     return work
 
 
-def _leave(others: dict[str, str], plan: Plan, patterns: Patterns, work: Work) -> None:
+def _leave(others: dict[str, str], plan: Planned, patterns: Patterns, work: Work) -> None:
     """Note why each of ``others``, layers that no site of the plan stands for, stays as it is."""
     missed = {item.name: item.why for item in plan.not_understood}
     unknown, idle = [], []
@@ -139,7 +107,7 @@ def _layer(site: Site, modules: dict[str, nn.Module], found: Inventory, first: d
     another = "this plan is for another network:"
     name = site.name or "the model itself"
     if site.name not in modules:
-        raise IdealGroupsError(f"{another} the model has no {name}; {_near(site.name, sorted(found.names))}.")
+        raise IdealGroupsError(f"{another} the model has no {name}; {nearest(site.name, sorted(found.names))}.")
     module = modules[site.name]
     norm = found.norms.get(first[id(module)])
     if norm is None:
@@ -151,32 +119,9 @@ def _layer(site: Site, modules: dict[str, nn.Module], found: Inventory, first: d
             f"{another} {name} has {site.num_channels} channels there and {norm.num_channels} here; "
             "make a plan for this model."
         )
-    if site.num_groups < 1 or site.num_channels % site.num_groups:
-        raise IdealGroupsError(
-            f"the plan gives {name} {site.num_groups} groups, which do not divide its {site.num_channels} channels; "
-            "choose a divisor."
-        )
     if "forward" in vars(module):
         raise IdealGroupsError(
             f"the forward of {name} was exchanged on the layer itself (by a tool that hooks into it); "
             f"undo that first, or leave the layer out with exclude={site.name!r}."
         )
     return module
-
-
-def _listed(patterns: str | Collection[str] | None) -> Collection[str]:
-    if patterns is None:
-        return ()
-    return patterns if isinstance(patterns, list | tuple | set | frozenset) else (patterns,)
-
-
-def _matches(name: str, patterns: str | Collection[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in _listed(patterns))
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    names = [name for name in names if name]
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"the nearest name is {near[0]}"
-    return f"its normalization layers are {', '.join(names[:3])}{', …' * (len(names) > 3)}" if names else "it has none"

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import IdealGroupsError, one_line
 from ..norms.group_norm_act import GroupNormAct
-from ..results import Plan, Site
+from ..records import Planned, Site
 from .travel import carry
 
 NormLayer = Callable[..., nn.GroupNorm]
@@ -19,7 +19,7 @@ NormLayer = Callable[..., nn.GroupNorm]
 
 
 def norm_layer(
-    plan: Plan,
+    plan: Planned,
     build: Callable[..., nn.Module],
     *,
     act_layer: Callable[..., nn.Module] | None = None,
@@ -43,8 +43,8 @@ def norm_layer(
 
     >>> def build(norm_layer):
     ...     return nn.Sequential(nn.Conv2d(3, 8, 3), norm_layer(8), nn.ReLU())
-    >>> site = Site("1", "BatchNorm2d", 8, 36, None, 2.2, 2, 0.1)
-    >>> plan = Plan("small", "isometric", "3x8x8", 0, 0.1, 0, 0, 0, 0, 0, (site,))
+    >>> import idealgroups as ig
+    >>> plan = ig.plan(build(nn.BatchNorm2d), torch.randn(4, 3, 8, 8), strategy="fixed-2")
     >>> build(norm_layer=norm_layer(plan, build))[1].num_groups
     2
     """
@@ -103,7 +103,7 @@ class _Style:
         return GroupNormAct(num_groups, num_channels, drop=drop, act=act, **settings)
 
 
-def _trial(plan: Plan, build: Callable[..., nn.Module], style: _Style) -> list[Site]:
+def _trial(plan: Planned, build: Callable[..., nn.Module], style: _Style) -> list[Site]:
     """The plan's sites in the order in which ``build`` asks for their layers."""
     made: list[nn.GroupNorm] = []
 
@@ -155,6 +155,14 @@ def _trial(plan: Plan, build: Callable[..., nn.Module], style: _Style) -> list[S
                 f"the plan has no number for {names[id(layer)]}, which build makes with norm_layer; "
                 "build the network as usual and convert it with idealgroups.apply."
             )
-        unused = Site("a layer that is thrown away", "", layer.num_channels, 0, None, 1, 1, 0)
+        unused = Site(
+            name="a layer that is thrown away",
+            kind="",
+            num_channels=layer.num_channels,
+            positions=0,
+            ideal=1,
+            num_groups=1,
+            gain=0,
+        )
         order.append(sites.get(id(layer), unused))
     return order

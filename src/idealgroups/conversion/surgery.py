@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from ..results import Plan
+from torch import nn
+
+from ..errors import IdealGroupsError
+from ..records import Planned
 from ..sandbox.copying import Model, copy_model
 from ..sandbox.supported import refuse_unsupported
+from ..selection import Patterns
 from .change import all_or_nothing, set_norms
-from .matching import Patterns, fit
+from .matching import match
 from .trained import warn_of_lost_training
 from .travel import Settings
 
@@ -37,8 +41,8 @@ class Surgery(Generic[Model]):
 
 
 def apply(
-    plan: Plan,
     model: Model,
+    plan: Planned,
     *,
     inplace: bool = False,
     include: str | Sequence[str] | None = None,
@@ -52,15 +56,15 @@ def apply(
     >>> from torch import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU())
     >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="group-size-16")
-    >>> ig.apply(plan, net)[1].num_groups, type(net[1]).__name__
+    >>> ig.apply(net, plan)[1].num_groups, type(net[1]).__name__
     (2, 'BatchNorm2d')
     """
-    return replace_norms(plan, model, inplace=inplace, include=include, exclude=exclude).model
+    return replace_norms(model, plan, inplace=inplace, include=include, exclude=exclude).model
 
 
 def replace_norms(
-    plan: Plan,
     model: Model,
+    plan: Planned,
     *,
     inplace: bool = False,
     include: str | Sequence[str] | None = None,
@@ -96,13 +100,15 @@ def replace_norms(
     >>> from torch import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.Flatten(), nn.Linear(1152, 8), nn.LayerNorm(8))
     >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="group-size-16")
-    >>> print(replace_norms(plan, net))
+    >>> print(replace_norms(net, plan))
     replaced 1: 1 BatchNorm2d
     left 1: layer norm over the last dimension, not over channels
     """
+    if isinstance(plan, nn.Module) and not isinstance(model, nn.Module):
+        raise IdealGroupsError("the arguments are swapped: the model comes first, as in ig.apply(model, plan).")
     refuse_unsupported(model)
     patterns = Patterns(include, exclude)
-    work = fit(plan, model, patterns)
+    work = match(model, plan, patterns)
     if not calibrated:
         warn_of_lost_training(model, work.groups)
     target = model if inplace else copy_model(model)

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
+from ..records import Gradients, WeightGradient
 from ..theory.curves import Curves
-from ..theory.formulas import Floats
 from ..theory.layer import WeightShape
-from ..theory.line import spread, trend, trend_error
 
 Optimizer = Literal["sgd", "dp-sgd", "adam"]
 """What makes the steps: the line is log u, for DP-SGD log v. Adam's steps are as large whatever the gradient is."""
-
-
-@dataclass(frozen=True)
-class WeightGradient:
-    """The gradient of a weight layer; ``relative`` is u = ‖∂L/∂W‖_F / ‖W‖_F.
-
-    ``norm``: ‖W‖_F. ``numel``: the number of elements of W. ``in_line``: whether the output of a planned normalization
-    lies between the layer and the loss, so that its number of groups can change u.
-    """
-
-    name: str
-    relative: float
-    norm: float = 1.0
-    numel: int = 1
-    in_line: bool = True
-
-    @property
-    def per_element(self) -> float:
-        """v = ‖∂L/∂W‖_F / √numel."""
-        return self.relative * self.norm / math.sqrt(self.numel)
 
 
 @dataclass(frozen=True)
@@ -52,27 +28,24 @@ class Observation:
     optimizer: Optimizer = "sgd"
 
     @property
-    def line(self) -> Floats:
-        """Log u (for DP-SGD log v) of the layers that groups can move, in execution order, shape (L,)."""
-        layers = [layer for layer in self.gradients if layer.in_line]
-        sizes = [layer.per_element if self.optimizer == "dp-sgd" else layer.relative for layer in layers]
-        line: Floats = np.log(np.array(sizes))
-        return line
+    def measured(self) -> Gradients:
+        """The gradients as a plan keeps them."""
+        return Gradients(layers=self.gradients, silent=self.silent, optimizer=self.optimizer)
 
     @property
     def trend(self) -> float:
         """T: last minus first of the robust line; negative where early layers have the larger gradients."""
-        return trend(self.line)
+        return self.measured.trend
 
     @property
     def trend_error(self) -> float:
         """Standard error of T."""
-        return trend_error(self.line)
+        return self.measured.trend_error
 
     @property
     def spread(self) -> float:
         """Standard deviation over the layers of the line."""
-        return spread(self.line)
+        return self.measured.spread
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..errors import IdealGroupsError, is_out_of_memory, one_line
 from ..norms import Inventory, Norm
+from ..records import WeightGradient
 from ..sandbox.calling import call_model, copy_inputs, describe
 from ..sandbox.generators import check_seed, sandbox
 from ..sandbox.snapshot import Snapshot
@@ -24,7 +25,7 @@ from .function_calls import FunctionalNorms, NoDropout
 from .graph import has_reentrant_checkpoint, leaves, movable, nodes_behind
 from .loss import Loss, random_projection
 from .moments import curves_of_calls
-from .observation import Observation, Optimizer, Survey, WeightGradient
+from .observation import Observation, Optimizer, Survey
 from .prepare import Scratch, Weight, scratch_copy
 from .regroup import Calls, regrouped
 from .trace import Trace
@@ -271,8 +272,13 @@ class Observer:
                     f"the gradient of {weight.name} is not finite; check the initialisation and the inputs' range."
                 )
             if relative > 0:
-                in_line = id(weight.parameter) in seen.in_line
-                gradient = WeightGradient(weight.name, relative, size, weight.parameter.numel(), in_line)
+                gradient = WeightGradient(
+                    name=weight.name,
+                    relative=relative,
+                    norm=size,
+                    numel=weight.parameter.numel(),
+                    in_line=id(weight.parameter) in seen.in_line,
+                )
                 found.append((seen.trace.place(weight.owner), gradient))
             else:
                 silent.append(weight.name)

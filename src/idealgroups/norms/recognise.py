@@ -123,7 +123,7 @@ def _is_frozen_batch_norm(module: nn.Module) -> bool:
 
 def _is_trusted(module: nn.Module) -> bool:
     """Torch's own forward is what its documentation says; a lazy layer cannot run yet."""
-    return is_lazy(module) or type(module).forward.__module__.startswith(("torch.nn.modules.", "idealgroups."))
+    return is_lazy(module) or (type(module).forward.__module__ or "").startswith(("torch.nn.modules.", "idealgroups."))
 
 
 def _may_normalize(module: nn.Module, norm: Norm | None) -> bool:
