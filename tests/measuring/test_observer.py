@@ -164,7 +164,7 @@ def test_functional_norms_are_seen_and_functional_dropout_is_off() -> None:
     survey, first = observer.survey()
     assert survey.functional == {"block": "F.group_norm"}
     assert list(survey.positions) == ["norm"]
-    assert np.array_equal(first.line, observer.observe(None).line)
+    assert np.array_equal(first.measured.line, observer.observe(None).measured.line)
 
 
 def test_a_norm_called_twice_and_one_never_called() -> None:
@@ -285,7 +285,7 @@ def test_the_number_of_classes_does_not_enter_the_line() -> None:
         _, seen[classes] = Observer(model, torch.randn(64, 3, 8, 8)).survey()
     heads = [next(g.relative for g in s.gradients if not g.in_line) for s in seen.values()]
     assert [g.name for g in seen[2].gradients if not g.in_line] == ["4.weight"]
-    assert len(seen[2].line) == len(seen[1000].measured.line) == 1
+    assert len(seen[2].measured.line) == len(seen[1000].measured.line) == 1
     assert heads[0] > 5 * heads[1]
 
 
@@ -300,7 +300,7 @@ def test_the_line_of_dp_sgd_is_that_of_the_gradient_per_element() -> None:
         assert gradient is not None
         assert layer.per_element == pytest.approx(float(gradient.square().mean().sqrt()), rel=1e-3)
     expected = [np.log(layer.per_element) for layer in seen.gradients if layer.in_line]
-    assert seen.line == pytest.approx(expected)
+    assert seen.measured.line == pytest.approx(expected)
 
 
 def without_a_word(y: Tensor) -> Tensor:
@@ -341,6 +341,6 @@ def test_checkpointed_models_do_not_count_twice() -> None:
     model = Checkpointed(use_reentrant=False)
     plain = Observer(model.net, x).observe({f"{i}.1": 4 for i in range(3)}, with_curves=True)
     again = Observer(model, x).observe({f"net.{i}.1": 4 for i in range(3)}, with_curves=True)
-    assert np.allclose(plain.line, again.measured.line, atol=1e-5)
+    assert np.allclose(plain.measured.line, again.measured.line, atol=1e-5)
     for name, curve in plain.curves.items():
         assert np.allclose(curve.projection, again.curves[f"net.{name}"].projection, atol=1e-4)
