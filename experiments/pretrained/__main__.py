@@ -25,7 +25,7 @@ from .data import TASKS
 from .networks import CASES
 from .parts import PARTS
 from .real import NETWORKS, real
-from .report import write_report
+from .report import write_report, write_summary
 from .training import pretrained
 
 app = App(help=__doc__)
@@ -61,8 +61,10 @@ def real_weights(data: Path, networks: str = "mobilenet_v2,crepe", seed: int = 0
 
 @app.command
 def render() -> None:
-    """Write report.md from the records."""
-    write_report(records(), Path(__file__).parent / "report.md")
+    """Write report.md, and the table of docs/pretrained.md, from the records."""
+    home = Path(__file__).parent
+    write_report(records(), home / "report.md")
+    write_summary(records(), home.parents[1] / "docs" / "pretrained.md")
 
 
 def records() -> list[dict[str, Any]]:

@@ -8,7 +8,20 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from experiments.common.markdown import replace_section
+
 Record = dict[str, Any]
+
+SHOWN = {
+    "naive: one": "γ, β kept, one group",
+    "naive: 32": "γ, β kept, 32",
+    "opacus": "Opacus",
+    "calibrated: 32": "calibrated, 32",
+    "calibrated: one": "calibrated, one group",
+    "calibrated: faithful": "calibrated, `faithful`",
+    "calibrated: faithful + distilled": "`faithful`, distilled",
+}
+"""The arms that docs/pretrained.md shows; report.md has all."""
 
 
 def write_report(records: Sequence[Record], path: Path) -> None:
@@ -17,6 +30,7 @@ def write_report(records: Sequence[Record], path: Path) -> None:
         "# What pretrained networks keep",
         "Written by `python -m experiments.pretrained render` from records.jsonl; explained in docs/pretrained.md.",
         *_kept([r for r in records if r["part"] == "kept"]),
+        *_kept([r for r in records if r["part"] == "real"], "## Real pretrained weights"),
         *_by("budget", "Budget of `faithful`", [r for r in records if r["part"] == "budgets"]),
         *_by("samples", "Samples to calibrate on (`faithful`)", [r for r in records if r["part"] == "samples"]),
         *_tuned([r for r in records if r["part"] == "tune"]),
@@ -24,13 +38,26 @@ def write_report(records: Sequence[Record], path: Path) -> None:
     path.write_text("\n\n".join(parts) + "\n")
 
 
-def _kept(records: Sequence[Record]) -> Iterable[str]:
+def write_summary(records: Sequence[Record], document: Path) -> None:
+    """The table of docs/pretrained.md: per cent of the batch-norm network's score, mean over seeds."""
+    here = [r for r in records if r["part"] in ("kept", "real")]
+    scores = _collect(here, "arm")
+    networks = _unique(here, "network")
+    rows = [["network", "batch norm's score", *SHOWN.values()]]
+    for name in networks:
+        base = scores[name, "batch norm"]
+        cells = [f"{100 * mean(scores[name, arm]) / mean(base):.0f}" if scores[name, arm] else "–" for arm in SHOWN]
+        rows.append([name, _mean(base), *cells])
+    replace_section(document, "kept", _table(rows))
+
+
+def _kept(records: Sequence[Record], title: str = "## Kept without training on labels") -> Iterable[str]:
     if not records:
         return
-    yield "## Kept without training on labels"
+    yield title
     yield (
-        "Test score (per cent right; the U-Net's is the mean intersection over union), mean over seeds, ± standard "
-        "deviation. In brackets: per cent of the batch-norm network's score."
+        "Test score (per cent right; of the U-Net the mean intersection over union, of CREPE the share of notes within "
+        "half a semitone of batch norm's), mean over seeds ± standard deviation. In brackets: per cent of batch norm's."
     )
     scores = _collect(records, "arm")
     networks, arms = _unique(records, "network"), _unique(records, "arm")
