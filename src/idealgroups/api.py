@@ -12,12 +12,11 @@ from torch import nn
 from .calibration.batches import count_samples, read_batches
 from .calibration.calibrate import MAX_SAMPLES
 from .conversion.matching import match
-from .conversion.surgery import replace_norms
 from .conversion.trained import outside, trained_norms
 from .errors import IdealGroupsError
 from .fingerprint import fingerprint
 from .measuring.loss import Loss
-from .measuring.observation import Optimizer
+from .measuring.observation import Observation, Optimizer
 from .measuring.observer import Observer
 from .planner import MAX_PASSES, Network
 from .pretrained import FAITHFUL, convert_trained
@@ -27,6 +26,7 @@ from .sandbox.calling import describe
 from .sandbox.supported import refuse_unsupported
 from .selection import Patterns
 from .theory.strategies import Strategy, parse_strategy
+from .trial import replace_and_try
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -64,7 +64,7 @@ def plan(
     >>> plan(net, torch.randn(4, 3, 8, 8), strategy="fixed-32").num_groups
     {'1': 16}
     """
-    return _plan(model, example_inputs, strategy, optimizer, loss, seed, name, progress, Patterns())
+    return _plan(model, example_inputs, strategy, optimizer, loss, seed, name, progress, Patterns())[0]
 
 
 def _plan(
@@ -77,7 +77,8 @@ def _plan(
     name: str | None,
     progress: bool | None,
     patterns: Patterns,
-) -> Plan:
+) -> tuple[Plan, Observation]:
+    """The plan, and what was measured with it."""
     chosen = parse_strategy(strategy)
     with (
         steps(progress, "planning", total=MAX_PASSES) as advance,
@@ -86,7 +87,8 @@ def _plan(
         ) as network,
     ):
         advance()
-        return network.plan(chosen, name=name or type(model).__name__, advance=advance)
+        made = network.plan(chosen, name=name or type(model).__name__, advance=advance)
+        return made, network.after
 
 
 def compare(
@@ -166,9 +168,14 @@ def convert(
             "give calibrate=True or data, or choose another strategy."
         )
     strategy = strategy or ("isometric" if batches is None else FAITHFUL)
+
+    def watch(tried: nn.Module) -> Observer:
+        return Observer(tried, example_inputs, loss, seed, optimizer, patterns.why_not)
+
     if batches is None:
-        made = _plan(model, example_inputs, strategy, optimizer, loss, seed, None, progress, patterns)
-        return replace_norms(model, made, inplace=inplace, include=include, exclude=exclude).model, made
+        made, promised = _plan(model, example_inputs, strategy, optimizer, loss, seed, None, progress, patterns)
+        done = replace_and_try(model, made, promised, watch, inplace=inplace, include=include, exclude=exclude)
+        return done.model, made
     if strategy != FAITHFUL:
         strategy = parse_strategy(strategy)
     with (
@@ -178,10 +185,11 @@ def convert(
         ) as network,
     ):
         advance()
-        done = convert_trained(
+        trained = convert_trained(
             network,
             model,
             batches,
+            watch,
             strategy=strategy,
             name=type(model).__name__,
             seed=seed,
@@ -190,7 +198,7 @@ def convert(
             exclude=exclude,
             advance=advance,
         )
-    return done.model, done.plan
+    return trained.model, trained.plan
 
 
 def _to_calibrate_on(model: nn.Module, example_inputs: Any, calibrate: Any, patterns: Patterns) -> list[Any] | None:

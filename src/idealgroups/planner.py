@@ -29,6 +29,9 @@ from .version import made_with
 MAX_PASSES = MAX_CHECKS + 2
 """What a progress bar counts up to; most searches end sooner."""
 
+TOO_SMALL = "a group norm there would be a constant or a sign"
+"""Normalizing takes two of the directions that a sample's values can change in; with one or two, none is left."""
+
 
 @dataclass(frozen=True)
 class _Facts:
@@ -58,6 +61,8 @@ class _Facts:
 class Network:
     """A model surveyed once, for which several plans can be made. ``before``: what was measured on it as it is.
 
+    ``after``: what was measured with the last plan that was made.
+
     ``patterns``: which layers are planned; the others stay as they are while these are measured.
     """
 
@@ -81,9 +86,16 @@ class Network:
             self._refuse_without_norms(model)
         patterns.check(self._observer.found.names)
         survey, self.before = self._observer.survey()
+        self.after = self.before
         facts = _facts(self._observer, survey)
-        self._facts = tuple(one for one in facts if patterns.why_not(one.layer.name) is None)
-        if facts and not self._facts:
+        wanted = tuple(one for one in facts if patterns.why_not(one.layer.name) is None)
+        self._facts = tuple(one for one in wanted if one.layer.num_channels * one.layer.positions > 2)
+        if wanted and not self._facts:
+            raise IdealGroupsError(
+                f"the normalization layers of {type(model).__name__} have one or two values to normalize in each "
+                f"sample (first: {wanted[0].layer.name}): {TOO_SMALL}; keep batch norm there."
+            )
+        if facts and not wanted:
             raise IdealGroupsError("include= and exclude= leave no normalization layer to plan; change the patterns.")
         if not facts:
             odd = "".join(f", and {name} {why}" for name, why in list(survey.odd.items())[:1])
@@ -91,7 +103,7 @@ class Network:
                 f"none of the {len(self._observer.norms)} normalization layers of {type(model).__name__} ran on these "
                 f"inputs{odd}; give example inputs that reach them."
             )
-        self._missed = _not_understood(self._observer, survey)
+        self._missed = _not_understood(self._observer, survey, facts)
         self._seen: dict[tuple[tuple[str, int], ...], Observation] = {}
         self._survey_seconds = time.perf_counter() - started
 
@@ -125,6 +137,7 @@ class Network:
         one = observe({layer.name: 1 for layer in self.layers}, True)
         choice = chosen.choose(self.layers, observe)
         after = choice.measured or observe(choice.groups, False)
+        self.after = self.observe(choice.groups)
         return Plan(
             model=name,
             strategy=chosen.name,
@@ -168,7 +181,7 @@ def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
     return tuple(facts)
 
 
-def _not_understood(observer: Observer, survey: Survey) -> tuple[NotUnderstood, ...]:
+def _not_understood(observer: Observer, survey: Survey, facts: tuple[_Facts, ...]) -> tuple[NotUnderstood, ...]:
     odd = observer.found.odd
     missed = [
         NotUnderstood(
@@ -178,8 +191,15 @@ def _not_understood(observer: Observer, survey: Survey) -> tuple[NotUnderstood, 
         if name not in odd
     ]
     missed += [
-        NotUnderstood(name=name, why="did not run on these inputs, so its groups cannot be measured")
+        NotUnderstood(name=name, why="did not run on these inputs; give inputs that reach it")
         for name in survey.silent_norms
+    ]
+    missed += [
+        NotUnderstood(
+            name=one.layer.name, why=f"has {'1 value' if size == 1 else f'{size} values'} to normalize: {TOO_SMALL}"
+        )
+        for one in facts
+        if (size := one.layer.num_channels * one.layer.positions) <= 2
     ]
     missed += [NotUnderstood(name=name, why=why) for name, why in survey.odd.items()]
     return (*missed, *(NotUnderstood(name=name, why=why) for name, why in odd.items()))

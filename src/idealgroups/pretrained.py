@@ -21,6 +21,7 @@ from .results import Plan
 from .sandbox.copying import Model
 from .theory.formulas import MIN_GROUP_CHANNELS, divisors
 from .theory.strategies import Strategy
+from .trial import Watch, replace_and_try
 
 FAITHFUL = "faithful"
 """The strategy that needs a trained network and data: groups are chosen while the layers are calibrated."""
@@ -38,6 +39,7 @@ def convert_trained(
     network: Network,
     model: Model,
     batches: list[Any],
+    watch: Watch,
     *,
     strategy: str | Strategy,
     name: str,
@@ -50,11 +52,12 @@ def convert_trained(
     """Convert ``model`` and calibrate it on ``batches``, with the groups of ``strategy``.
 
     Arguments as in :func:`idealgroups.convert`; ``network`` is ``model`` looked at, ``batches`` as
-    :func:`read_batches` returns them.
+    :func:`read_batches` returns them, ``watch`` makes the observer with which the result is tried.
     """
     choosing = strategy == FAITHFUL
     plan = network.plan("layer" if choosing else strategy, name=name, advance=advance)
-    draft = replace_norms(model, plan, include=include, exclude=exclude, calibrated=True).model
+    tried = replace_and_try(model, plan, network.after, watch, include=include, exclude=exclude, calibrated=True)
+    draft = tried.model
     outcome = fit_candidates(draft, model, batches, _candidates(plan, draft, choosing), seed=seed)
     if choosing:
         groups = plan.num_groups | {site: layer.num_groups for site, layer in outcome.layers.items()}

@@ -82,7 +82,7 @@ def _leave(others: dict[str, str], plan: Planned, patterns: Patterns, work: Work
     if idle:
         warnings.warn(
             f"{len(idle)} normalization layers stay as they are (first: {idle[0]}, which {missed[idle[0]]}); "
-            "plan with example inputs that reach them, or exclude them by name.",
+            "exclude them by name if that is meant.",
             UserWarning,
             stacklevel=outside(),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -70,6 +70,7 @@ def replace_norms(
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
     calibrated: bool = False,
+    check: Callable[[Model], None] = lambda converted: None,
 ) -> Surgery[Model]:
     """Carry out ``plan``: batch norm and its kin become ``torch.nn.GroupNorm``, group norms get a new number of groups.
 
@@ -84,6 +85,7 @@ def replace_norms(
         include: convert only layers whose name matches one of these patterns (as in :mod:`fnmatch`: ``"layer4.*"``).
         exclude: leave layers whose name matches one of these patterns.
         calibrated: the layers are calibrated next, so there is no lost training to warn of.
+        check: called with the converted model before it is returned; if it raises, every change is undone.
 
     Returns:
         The converted model, what was replaced, and what was left and why.
@@ -117,4 +119,5 @@ def replace_norms(
     settings = {s.name: Settings(s.num_groups, s.eps) for s in plan.sites if patterns.why_not(s.name) is None}
     with all_or_nothing() as undo:
         set_norms(target, settings, work.norms, undo, "the plan")
+        check(target)
     return Surgery(target, replaced, work.left)

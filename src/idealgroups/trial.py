@@ -1,0 +1,235 @@
+"""Try a converted model before it is handed out: it runs, and does what was measured with its numbers of groups.
+
+Measuring replaces what the normalization layers compute and leaves the layers in place. Conversion changes their class,
+which the code of a model may ask for. So the converted model is run once, and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._pytree import tree_leaves
+
+from .conversion.change import all_or_nothing, set_norms
+from .conversion.surgery import Surgery, replace_norms
+from .conversion.travel import Settings
+from .errors import IdealGroupsError, one_line
+from .measuring.observation import Observation
+from .measuring.observer import Observer
+from .norms import Norm, inventory
+from .results import Plan
+from .sandbox.copying import Model, copy_model
+from .selection import Patterns
+
+TOLERANCE = 1e-3
+"""How far the trend of the converted model may be from the promised one; rounding alone stays a factor of ten below."""
+
+Watch = Callable[[nn.Module], Observer]
+"""Makes the observer of a model, with the inputs, loss and seed of the plan."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a converted model; ``what`` continues a sentence about it."""
+
+    what: str
+
+
+@dataclass
+class _Seen:
+    """What ran. ``constant``: converted layers whose output is the same everywhere, though their input is not.
+
+    ``alike``: the model's output is the same for all samples, though its input is not.
+    """
+
+    running: list[str] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
+    alike: bool = False
+
+
+class _FaultyError(Exception):
+    """Ends a conversion so that everything is put back."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.what)
+        self.fault = fault
+
+
+def replace_and_try(
+    model: Model,
+    plan: Plan,
+    promised: Observation,
+    watch: Watch,
+    *,
+    inplace: bool = False,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    calibrated: bool = False,
+) -> Surgery[Model]:
+    """Carry out ``plan``, and try the result before it is returned; arguments as in :func:`find_fault` and ``apply``.
+
+    Raises:
+        IdealGroupsError: as :func:`replace_norms` does, or the converted model does not do what was measured. The
+            layers to leave out are named, and the model is as it was.
+    """
+    planned = tuple(plan.num_groups)
+
+    def check(converted: nn.Module) -> None:
+        fault = find_fault(converted, planned, promised, watch)
+        if fault is not None:
+            raise _FaultyError(fault)
+
+    try:
+        return replace_norms(
+            model, plan, inplace=inplace, include=include, exclude=exclude, calibrated=calibrated, check=check
+        )
+    except _FaultyError as error:
+        patterns = Patterns(include, exclude)
+        groups = {name: number for name, number in plan.num_groups.items() if patterns.why_not(name) is None}
+        culprits = find_culprits(model, groups, inventory(model, patterns.why_not).norms, watch)
+        raise _refusal(error.fault, model, culprits, some_left=len(culprits) < len(groups)) from None
+
+
+def find_fault(converted: nn.Module, layers: Iterable[str], promised: Observation, watch: Watch) -> Fault | None:
+    """Run a copy of ``converted`` once and compare it with what was measured before the conversion.
+
+    Args:
+        converted: the converted model; it is left as it is.
+        layers: the names of its converted layers.
+        promised: what was measured with the same numbers of groups on the model as it was.
+        watch: how that was measured.
+    """
+    with closing(watch(converted)) as observer:
+        seen = _Seen()
+        try:
+            with _following(observer.model, frozenset(layers), seen):
+                found = observer.observe(None)
+        except IdealGroupsError as error:
+            cause = error.cause or error.__cause__ or error
+            place = f" in {seen.running[-1]}" if seen.running and seen.running[-1] else ""
+            return Fault(f"raises {one_line(cause)}{place}")
+        if seen.constant:
+            return Fault(f"has a constant output of the layer {seen.constant[0]}")
+        if seen.alike:
+            return Fault("gives the same output for every sample")
+        lost = sorted({layer.name for layer in promised.gradients} & set(found.silent))
+        if lost:
+            return Fault(f"lets no gradient reach {lost[0]}")
+        off = _deviation(promised, found)
+        if off > TOLERANCE and _deviation(found, observer.observe(None)) <= TOLERANCE:  # it is not random by itself
+            return Fault(f"computes something else than what was measured (its trend is off by {off:.2g})")
+    return None
+
+
+def find_culprits(
+    model: nn.Module, groups: Mapping[str, int], norms: Mapping[str, Norm], watch: Watch
+) -> tuple[str, ...]:
+    """Find the layers without which the rest of ``groups`` can be converted.
+
+    The first culprit is the last layer of the shortest part of ``groups``, in order, that has a fault. Layers of the
+    same name in modules of the same class are tried with it.
+    """
+
+    def fails(names: Iterable[str]) -> bool:
+        part = {name: groups[name] for name in names}
+        if not part:
+            return False
+        with closing(watch(model)) as observer:
+            promised = observer.observe(part)
+        twin = copy_model(model)
+        with all_or_nothing() as undo:
+            set_norms(twin, {name: Settings(number) for name, number in part.items()}, norms, undo, "the plan")
+        return find_fault(twin, part, promised, watch) is not None
+
+    left, culprits = list(groups), list[str]()
+    while fails(left):
+        few, many = 0, len(left)  # the first `few` are fine, the first `many` are not
+        while many - few > 1:
+            middle = (few + many) // 2
+            few, many = (few, middle) if fails(left[:middle]) else (middle, many)
+        found = [left[many - 1]]
+        siblings = [name for name in left if _kind(model, name) == _kind(model, found[0])]
+        if len(siblings) > 1 and fails([name for name in left if name not in found]):
+            found = siblings
+        culprits += found
+        left = [name for name in left if name not in found]
+    return tuple(culprits)
+
+
+def _refusal(fault: Fault, model: nn.Module, culprits: Sequence[str], some_left: bool) -> IdealGroupsError:
+    """The error that says what is wrong and which layers to leave out."""
+    wrong = f"the converted {type(model).__name__} {fault.what}"
+    if not culprits:
+        return IdealGroupsError(f"{wrong}, and did not when it was tried again; make its forward pass repeatable.")
+    wrong += f", because of the group norm at {culprits[0] or 'its root'}"
+    if not some_left:
+        return IdealGroupsError(f"{wrong}, and no norm is left without it; change the code that calls it.")
+    listed = repr(culprits[0]) if len(culprits) == 1 else f"[{', '.join(map(repr, culprits))}]"
+    return IdealGroupsError(f"{wrong}; leave it as it is with exclude={listed}.")
+
+
+def _kind(model: nn.Module, name: str) -> tuple[type[nn.Module], str]:
+    parent, _, own = name.rpartition(".")
+    return type(model.get_submodule(parent)), own
+
+
+def _deviation(one: Observation, other: Observation) -> float:
+    """How far the trends of two observations are apart, over the weights that both have a gradient for."""
+    first, second = ({layer.name: layer.relative for layer in seen.gradients} for seen in (one, other))
+    names = [name for name in first if name in second]
+    if len(names) < 2:
+        return 0.0
+    apart = np.log([first[name] / second[name] for name in names])
+    slope, _ = np.polyfit(np.arange(len(names)), apart, 1)  # of a difference: that of the two lines
+    return abs(float(slope)) * (len(names) - 1)
+
+
+@contextmanager
+def _following(model: nn.Module, layers: frozenset[str], seen: _Seen) -> Iterator[None]:
+    """Note in ``seen`` what runs. What is in ``running`` after an error was running when it was raised."""
+    names = {id(module): name for name, module in model.named_modules()}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        if id(module) in names:
+            seen.running.append(names[id(module)])
+
+    def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        name = names.get(id(module))
+        if name is None:
+            return
+        while seen.running and seen.running.pop() != name:  # a module left by an exception that the model caught
+            pass
+        if not name:
+            inputs = [tensor for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
+            seen.alike = _alike(output) and output.requires_grad and not all(map(_alike, inputs))
+        if name in layers and args and _constant(output) and not _constant(args[0]):
+            seen.constant.append(name)
+
+    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def _constant(x: Any) -> bool:
+    """Whether every channel of ``x``, of shape (N, C, …), has one value for all samples and positions."""
+    if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() <= x.shape[1]:
+        return False
+    dims = [dim for dim in range(x.ndim) if dim != 1]
+    return bool((x.amax(dims) == x.amin(dims)).all())
+
+
+@torch.no_grad()
+def _alike(x: Any) -> bool:
+    """Whether a tensor is the same for each of several samples."""
+    return isinstance(x, Tensor) and x.ndim > 1 and len(x) > 1 and x.numel() > 0 and bool((x == x[:1]).all())
