@@ -12,7 +12,10 @@ from torch import nn
 from .calibration.batches import count_samples, read_batches
 from .calibration.calibrate import MAX_SAMPLES
 from .conversion.matching import match
+from .conversion.restoring import restore
+from .conversion.surgery import replace_norms
 from .conversion.trained import outside, trained_norms
+from .conversion.travel import norms_of
 from .errors import IdealGroupsError
 from .fingerprint import fingerprint
 from .measuring.loss import Loss
@@ -20,6 +23,7 @@ from .measuring.observation import Observation, Optimizer
 from .measuring.observer import Observer
 from .planner import MAX_PASSES, Network
 from .pretrained import FAITHFUL, convert_trained
+from .processes import shared
 from .progress import steps
 from .results import Measurement, Plan
 from .sandbox.calling import describe
@@ -64,7 +68,13 @@ def plan(
     >>> plan(net, torch.randn(4, 3, 8, 8), strategy="fixed-32").num_groups
     {'1': 16}
     """
-    return _plan(model, example_inputs, strategy, optimizer, loss, seed, name, progress, Patterns())[0]
+    refuse_unsupported(model)
+
+    def make() -> tuple[Plan, dict[str, Any]]:
+        made, _ = _plan(model, example_inputs, strategy, optimizer, loss, seed, name, progress, Patterns())
+        return made, made.to_dict()
+
+    return shared(make, Plan.from_dict, fingerprint(model))
 
 
 def _plan(
@@ -131,6 +141,9 @@ def convert(
     A trained network keeps what it knows: where batch norms hold running statistics from training, γ, β and eps are
     calibrated on the example inputs (:func:`idealgroups.calibrate`), and the plan has a residual for every layer.
 
+    The converted model is run once before it is returned, and must do what was measured. Where ``torch.distributed`` is
+    initialized, process 0 does all this and the others get its plan, so every process must call it.
+
     Args:
         model: as in :func:`plan`.
         example_inputs: as in :func:`plan`; for a trained network real data, better a few hundred samples than a few.
@@ -151,8 +164,8 @@ def convert(
         leave, with all others as they are.
 
     Raises:
-        IdealGroupsError: as :func:`plan`, :func:`idealgroups.apply` and :func:`idealgroups.calibrate`; nothing has been
-            changed then.
+        IdealGroupsError: as :func:`plan`, :func:`idealgroups.apply` and :func:`idealgroups.calibrate`, or the converted
+            model does not do what was measured; nothing has been changed then.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
@@ -160,6 +173,36 @@ def convert(
     >>> type(net[1]).__name__, net[1].num_groups == made.num_groups["1"]
     ('GroupNorm', True)
     """
+    refuse_unsupported(model)
+
+    def make() -> tuple[tuple[Model, Plan], dict[str, Any]]:
+        done, made = _convert(
+            model, example_inputs, strategy, calibrate, optimizer, loss, seed, inplace, include, exclude, progress
+        )
+        return (done, made), {"plan": made.to_dict(), "norms": norms_of(done) if made.calibrated_on else None}
+
+    def follow(message: Any) -> tuple[Model, Plan]:
+        made = Plan.from_dict(message["plan"])
+        done = replace_norms(model, made, inplace=inplace, include=include, exclude=exclude, calibrated=True).model
+        return (restore(done, message["norms"], strict=False) if message["norms"] else done), made
+
+    return shared(make, follow, fingerprint(model))
+
+
+def _convert(
+    model: Model,
+    example_inputs: Any,
+    strategy: str | Strategy | None,
+    calibrate: Any,
+    optimizer: Optimizer,
+    loss: Loss | None,
+    seed: int,
+    inplace: bool,
+    include: str | Sequence[str] | None,
+    exclude: str | Sequence[str] | None,
+    progress: bool | None,
+) -> tuple[Model, Plan]:
+    """Convert in this process alone."""
     patterns = Patterns(include, exclude)
     batches = _to_calibrate_on(model, example_inputs, calibrate, patterns)
     if batches is None and strategy == FAITHFUL:

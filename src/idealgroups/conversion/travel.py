@@ -10,6 +10,7 @@ before.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,6 +83,15 @@ def groups(model: nn.Module) -> dict[str, dict[str, Any]]:
     {'1': {'num_groups': 2, 'eps': 1e-05}}
     """
     return {name: asdict(settings) for name, settings in carried(model).items()}
+
+
+def norms_of(model: nn.Module) -> OrderedDict[str, Any]:
+    """The part of the ``state_dict`` that belongs to the layers that carry their settings, with these settings."""
+    layers = groups(model)
+    state = model.state_dict()
+    part: Any = OrderedDict((key, tensor) for key, tensor in state.items() if key.rpartition(".")[0] in layers)
+    part._metadata = {"": {KEY: layers}}
+    return part  # type: ignore[no-any-return]
 
 
 def settings_in(metadata: Any, where: str) -> dict[str, Settings]:
