@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -15,6 +15,7 @@ from .fingerprint import fingerprint
 from .measuring.loss import Loss
 from .measuring.observation import Observation, Optimizer, Survey
 from .measuring.observer import Observer
+from .norms.twins import find_twins
 from .progress import Steps
 from .records import NotUnderstood, Site
 from .results import Plan
@@ -95,6 +96,11 @@ class Network:
                 f"the normalization layers of {type(model).__name__} have one or two values to normalize in each "
                 f"sample (first: {wanted[0].layer.name}): {TOO_SMALL}; keep batch norm there."
             )
+        ran = {one.layer.name for one in self._facts}
+        silent = {name for name in survey.silent_norms if patterns.why_not(name) is None}
+        self._twins = find_twins(self._observer.model, [n for n in self._observer.norms if n in ran | silent], ran)
+        self._facts = tuple(one for one in self._facts if one.layer.name not in self._twins)
+        self._twins_that_ran = [name for name in self._twins if name in ran]
         if facts and not wanted:
             raise IdealGroupsError("include= and exclude= leave no normalization layer to plan; change the patterns.")
         if not facts:
@@ -103,7 +109,7 @@ class Network:
                 f"none of the {len(self._observer.norms)} normalization layers of {type(model).__name__} ran on these "
                 f"inputs{odd}; give example inputs that reach them."
             )
-        self._missed = _not_understood(self._observer, survey, facts)
+        self._missed = _not_understood(self._observer, survey, facts, self._twins)
         self._seen: dict[tuple[tuple[str, int], ...], Observation] = {}
         self._survey_seconds = time.perf_counter() - started
 
@@ -121,7 +127,8 @@ class Network:
         key = tuple(sorted(groups.items()))
         seen = self._seen.get(key)
         if seen is None or (with_curves and not seen.curves):
-            seen = self._seen[key] = self._observer.observe(groups, with_curves)
+            twins = {name: groups[twin] for name in self._twins_that_ran if (twin := self._twins[name]) in groups}
+            seen = self._seen[key] = self._observer.observe({**groups, **twins}, with_curves)
         return seen
 
     def plan(self, strategy: str | Strategy, *, name: str, advance: Steps = lambda: None) -> Plan:
@@ -149,12 +156,20 @@ class Network:
             fingerprint=self._fingerprint,
             made_with=made_with(),
             seconds=round(time.perf_counter() - started + self._survey_seconds, 3),
-            sites=tuple(facts.site(choice, one.curves) for facts in self._facts),
+            sites=self._sites(choice, one.curves),
             not_understood=self._missed,
             lowest_trend=choice.lowest_trend,
             one_number=choice.one_number,
             optimizer=self._optimizer,
         )
+
+    def _sites(self, choice: Choice[Observation], curves: Mapping[str, Curves]) -> tuple[Site, ...]:
+        sites = {facts.layer.name: facts.site(choice, curves) for facts in self._facts}
+        for name, twin in self._twins.items():
+            if twin in sites:
+                before = self._observer.norms[name].num_groups
+                sites[name] = replace(sites[twin], name=name, groups_before=before, note=f"as its twin {twin}")
+        return tuple(sites.values())
 
     def _refuse_without_norms(self, model: nn.Module) -> None:
         odd = [f"{name} ({type(model.get_submodule(name)).__name__})" for name in self._observer.found.odd]
@@ -169,7 +184,7 @@ def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
     facts = []
     for name, positions in survey.positions.items():
         norm = observer.norms[name]
-        note = "γ = 0 measured as 1" if f"{name}.weight" in observer.woken else ""
+        note = "γ = 0 measured as 1" if f"{name}.{norm.weight}" in observer.woken else ""
         layer = Layer(
             name=name,
             num_channels=norm.num_channels,
@@ -181,7 +196,9 @@ def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
     return tuple(facts)
 
 
-def _not_understood(observer: Observer, survey: Survey, facts: tuple[_Facts, ...]) -> tuple[NotUnderstood, ...]:
+def _not_understood(
+    observer: Observer, survey: Survey, facts: tuple[_Facts, ...], twins: Mapping[str, str]
+) -> tuple[NotUnderstood, ...]:
     odd = observer.found.odd
     missed = [
         NotUnderstood(
@@ -193,6 +210,7 @@ def _not_understood(observer: Observer, survey: Survey, facts: tuple[_Facts, ...
     missed += [
         NotUnderstood(name=name, why="did not run on these inputs; give inputs that reach it")
         for name in survey.silent_norms
+        if name not in twins
     ]
     missed += [
         NotUnderstood(

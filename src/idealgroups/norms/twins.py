@@ -1,0 +1,89 @@
+"""Finds twins: the averaged, momentum, target or teacher copy of a network inside the model that trains it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Hashable
+
+import torch
+from torch import Tensor, nn
+
+_COPY = re.compile(
+    r"(^|[._])(ema|teacher|target|momentum|mom|shadow|averaged|swa|offline|frozen|old"
+    r"|(encoder|model|net|network|backbone)_(k|key)|key_(encoder|model|net|network|backbone))($|[._])"
+)
+"""Names that people give to the copy; a mere ``k`` is the key of an attention layer."""
+
+
+def find_twins(model: nn.Module, norms: Collection[str], ran: Collection[str]) -> dict[str, str]:
+    """Return {layer of a copy: the layer it stands for}.
+
+    Two submodules are twins where both have the same classes and shapes all the way down, hold a normalization layer
+    and a weight, and either one has the name of a copy (``ema``, ``teacher``, ``target``, ``encoder_k``), or all their
+    values are equal, as those of a fresh copy are. Layers of one stack, which differ by a number, are no twins.
+
+    Args:
+        model: the model.
+        norms: the names of its normalization layers.
+        ran: those of them that ran; they stand for those that did not.
+
+    >>> net = nn.ModuleDict({key: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)) for key in ("net", "ema")})
+    >>> find_twins(net, ["net.1", "ema.1"], ran=["net.1"])
+    {'ema.1': 'net.1'}
+    """
+    families: dict[Hashable, list[str]] = defaultdict(list)
+    modules = dict(model.named_modules())
+    for name, module in modules.items():
+        if name and any(norm.startswith(f"{name}.") for norm in norms) and _has_weight(module):
+            families[_structure(module)].append(name)
+    found: dict[str, str] = {}
+    for family in families.values():
+        while len(family) > 1:
+            first, *others = family
+            twins = [name for name in others if _are_twins(first, name, modules)]
+            family = [name for name in others if name not in twins]
+            _match([first, *twins], norms, ran, found)
+    return found
+
+
+def _match(family: list[str], norms: Collection[str], ran: Collection[str], found: dict[str, str]) -> None:
+    """Let the network of ``family`` that is trained stand for the others."""
+    inside = {name: [norm for norm in norms if norm.startswith(f"{name}.")] for name in family}
+    main = min(family, key=lambda name: (not any(n in ran for n in inside[name]), bool(_COPY.search(name))))
+    for name in family:
+        for norm in inside[name]:
+            twin = main + norm.removeprefix(name)
+            if twin != norm and twin in norms and twin not in found and norm not in found.values():
+                found.setdefault(norm, twin)
+
+
+def _are_twins(a: str, b: str, modules: dict[str, nn.Module]) -> bool:
+    if a.startswith(f"{b}.") or b.startswith(f"{a}."):
+        return False
+    ours, theirs = a.split("."), b.split(".")
+    while ours and theirs and ours[-1] == theirs[-1]:  # what they stand in are twins, then
+        ours, theirs = ours[:-1], theirs[:-1]
+    if ours and theirs and ours[-1].isdigit() and theirs[-1].isdigit():
+        return False
+    if bool(_COPY.search(".".join(ours))) != bool(_COPY.search(".".join(theirs))):
+        return True
+    pairs = list(zip(modules[a].parameters(), modules[b].parameters(), strict=True))
+    return any(_is_random(p) for p, _ in pairs) and all(p is not q and _equal(p, q) for p, q in pairs)
+
+
+def _has_weight(module: nn.Module) -> bool:
+    return any(max(p.shape, default=1) != p.numel() for p in module.parameters())
+
+
+def _structure(module: nn.Module) -> Hashable:
+    parts = tuple((name, type(part)) for name, part in module.named_modules())
+    return parts, tuple((name, tuple(parameter.shape)) for name, parameter in module.named_parameters())
+
+
+def _is_random(tensor: Tensor) -> bool:
+    return not tensor.is_meta and tensor.numel() > 1 and not bool((tensor == tensor.reshape(-1)[:1].reshape(())).all())
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return not a.is_meta and not b.is_meta and torch.equal(a, b.to(a.device))
