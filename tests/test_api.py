@@ -89,7 +89,7 @@ def test_real_networks_plan_convert_and_train(untouched: Untouched, name: str) -
         assert site.group_elements >= MIN_GROUP_ELEMENTS or (site.num_groups == 1 and site.note)
         finer = [g for g in divisors(site.num_channels) if g > site.num_groups]
         assert site.num_groups <= site.ideal <= (finer[0] if finer else site.num_groups)  # the divisor below
-    one_group = ig.plan(model, x, strategy="layer").trend_after
+    one_group = ig.measure(model, x, plan=ig.plan(model, x, strategy="layer")).trend
     assert plan.lowest_trend == pytest.approx(min(0, one_group) - SLACK, abs=1e-3)
     assert plan.trend_after >= plan.lowest_trend
     assert plan.seconds > 0

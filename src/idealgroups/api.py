@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from typing import Any, TypeVar
 
 from torch import nn
 
 from .calibration.batches import count_samples, read_batches
 from .calibration.calibrate import MAX_SAMPLES
+from .closed import plan_from_shapes
 from .conversion.matching import match
 from .conversion.restoring import restore
 from .conversion.surgery import replace_norms
@@ -21,6 +22,7 @@ from .fingerprint import fingerprint
 from .measuring.loss import Loss
 from .measuring.observation import Observation, Optimizer
 from .measuring.observer import Observer
+from .measuring.shapes import has_values
 from .planner import MAX_PASSES, Network
 from .pretrained import FAITHFUL, convert_trained
 from .processes import shared
@@ -52,7 +54,8 @@ def plan(
         model: any network with group, batch, instance or channel-wise layer normalization over (N, C, …).
         example_inputs: what the model takes: a tensor, a tuple (positional) or a dict (keywords). No labels.
         strategy: ``isometric``, ``uniform``, ``block``, a baseline such as ``fixed-32``, or an object such as
-            ``Fixed(32)``.
+            ``Fixed(32)``. ``block`` and the baselines need shapes alone: no weight is copied and nothing is computed
+            or measured, and the model may be fake or on the meta device.
         optimizer: what trains the network. ``sgd`` balances the relative step of every layer, ``dp-sgd`` its signal
             against the noise; with ``adam`` the plan is that for ``sgd``, and the number of groups matters little.
         loss: the model's output → a scalar. Default: a fixed random projection of everything the model returns.
@@ -69,9 +72,15 @@ def plan(
     {'1': 16}
     """
     refuse_unsupported(model)
+    chosen = parse_strategy(strategy)
+    if chosen.closed:
+        # What cannot run without values may run with them; if not, that says better why.
+        with suppress(IdealGroupsError) if has_values(model) else nullcontext():
+            called = name or type(model).__name__
+            return plan_from_shapes(model, example_inputs, chosen, seed=seed, optimizer=optimizer, name=called)
 
     def make() -> tuple[Plan, dict[str, Any]]:
-        made, _ = _plan(model, example_inputs, strategy, optimizer, loss, seed, name, progress, Patterns())
+        made, _ = _plan(model, example_inputs, chosen, optimizer, loss, seed, name, progress, Patterns())
         return made, made.to_dict()
 
     return shared(make, Plan.from_dict, fingerprint(model))

@@ -78,10 +78,14 @@ def summary(plan: Plan) -> str:
         f"{groups[0]} group{'s' * (groups[0] > 1)}" if len(set(groups)) == 1 else f"{min(groups)}–{max(groups)} groups"
     )
     allowed = "" if plan.lowest_trend is None else f" (allowed: {_signed(plan.lowest_trend)})"
-    return (
+    head = (
         f"{plan.model} on {plan.input}, {plan.strategy}{budget}: {len(plan.sites)} layers with {number} "
         f"(median {np.median(widths):g} channels per group)\n"
-        f"trend of log u {_signed(plan.trend_before)} → {_signed(plan.trend_after)}{allowed}, "
+    )
+    if math.isnan(plan.trend_before):
+        return f"{head}from shapes alone, nothing was computed or measured, {plan.seconds:.1f} s{_why(plan)}"
+    return (
+        f"{head}trend of log u {_signed(plan.trend_before)} → {_signed(plan.trend_after)}{allowed}, "
         f"spread {plan.spread_before:.2f} → {_number(plan.spread_after)}, {plan.seconds:.1f} s{_why(plan)}"
     )
 

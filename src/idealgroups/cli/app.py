@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -67,17 +67,26 @@ def plan_command(
     seed: Seed = 0,
     data: Kind = "pink",
     device: Device = None,
+    optimizer: Annotated[Literal["sgd", "dp-sgd", "adam"], Parameter(help="What trains the network.")] = "sgd",
     save: Annotated[Path | None, Parameter(help="Write the plan as JSON to this file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Print the ideal number of groups of every normalization layer."""
     from ..api import plan
     from ..tables import plan_table
+    from ..theory.strategies import parse_strategy
 
     if save is not None and not save.parent.is_dir():
         raise IdealGroupsError(f"cannot write the plan to {save}: there is no folder {save.parent}; make it first.")
-    network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
-    made = plan(network, inputs, strategy=strategy, seed=seed, name=name)
+    made = None
+    if parse_strategy(strategy).closed:
+        # What cannot be built or run without values is built with them.
+        with contextlib.suppress(Exception):
+            network, inputs, name = _network(model, arg, input_shape, batch, seed, data, None, values=False)
+            made = plan(network, inputs, strategy=strategy, seed=seed, name=name, optimizer=optimizer)
+    if made is None:
+        network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
+        made = plan(network, inputs, strategy=strategy, seed=seed, name=name, optimizer=optimizer)
     if save is not None:
         made.save(save)
     if as_json:
@@ -242,7 +251,9 @@ def _network(
     seed: int,
     data: str,
     device: str | None,
+    values: bool = True,
 ) -> tuple[nn.Module, Any, str]:
+    from ..measuring.shapes import without_values
     from ..sandbox.generators import check_seed
     from ..synthetic import synthetic
     from .networks import load_model, parse_device, parse_keywords, parse_shape, to_device
@@ -253,7 +264,10 @@ def _network(
     keywords = parse_keywords(arg or ())
     check_seed(seed)
     place = parse_device("cpu" if device is None else device)
-    with contextlib.redirect_stdout(sys.stderr):  # what a factory prints is not our output
+    with (
+        contextlib.redirect_stdout(sys.stderr),  # what a factory prints is not our output
+        contextlib.nullcontext() if values else without_values(),
+    ):
         spec = load_model(model, seed, keywords)
     if spec.inputs is not None and wanted is None:
         inputs = spec.inputs

@@ -94,24 +94,24 @@ class Trace:
                 while self._running and self._running.pop().module is not module:
                     pass
                 if has_weight and args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-                    self._weight_ran(name, args[0], output)
+                    self._weight_ran(name, module, args[0], output)
 
         return hook
 
-    def _weight_ran(self, owner: str, x: Tensor, output: Tensor) -> None:
+    def _weight_ran(self, owner: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
         if not (x.numel() and output.numel()):  # an empty call, as of a detector without proposals
             return
-        self.shapes.setdefault(owner, _weight_shape(x, output))
+        self.shapes.setdefault(owner, _weight_shape(x, output, last=isinstance(module, nn.Linear)))
         self._outputs[output] = owner
         for name in self._waiting:
             self.producers.setdefault(name, owner)
         self._waiting.clear()
 
 
-def _weight_shape(x: Tensor, y: Tensor) -> WeightShape:
-    """Return channels and positions in and out: of (N, C, …), or of (N, …, C) for a layer that maps the last axis."""
-    if x.ndim > 2 and x.shape[:-1] == y.shape[:-1] and x.shape[-1] != y.shape[-1]:
-        x, y = x.flatten(0, -2), y.flatten(0, -2)
+def _weight_shape(x: Tensor, y: Tensor, last: bool) -> WeightShape:
+    """Return channels and positions in and out: of (N, C, …), or of (N, …, C) if the ``last`` axis is mapped."""
+    if last and x.ndim > 2 and y.ndim > 2:
+        x, y = x.movedim(-1, 1), y.movedim(-1, 1)
     batch = x.shape[0] if x.ndim else 1
     into, out = (t.shape[1] if t.ndim > 1 else 1 for t in (x, y))
     return WeightShape(

@@ -1,0 +1,95 @@
+"""Plan with a closed strategy from shapes alone: no weight is allocated, nothing is computed and nothing measured."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from torch import nn
+
+from .errors import IdealGroupsError, NoNormalizationError
+from .fingerprint import fingerprint
+from .measuring.observation import Observation, Optimizer
+from .measuring.shapes import survey_shapes
+from .records import NotUnderstood, Site
+from .results import Plan
+from .sandbox.calling import describe
+from .theory.layer import Choice, Groups, Layer
+from .theory.strategies import Strategy
+from .version import made_with
+
+
+def plan_from_shapes(
+    model: nn.Module,
+    example_inputs: Any,
+    strategy: Strategy,
+    *,
+    name: str,
+    seed: int = 0,
+    optimizer: Optimizer = "sgd",
+) -> Plan:
+    """Return the plan of a closed strategy; ``model`` may be real, fake or on the meta device.
+
+    Raises:
+        IdealGroupsError: the model cannot run without values, or no normalization layer runs.
+    """
+    started = time.perf_counter()
+    found, survey = survey_shapes(model, example_inputs)
+    if not found.norms:
+        raise NoNormalizationError(
+            f"{type(model).__name__} has no normalization layer over channels, so there is no number of groups to plan."
+        )
+    layers = [
+        Layer(
+            name=layer,
+            num_channels=found.norms[layer].num_channels,
+            positions=positions,
+            flat=layer in survey.flat,
+            weight=survey.weights.get(layer),
+        )
+        for layer, positions in survey.positions.items()
+        if found.norms[layer].num_channels * positions > 2
+    ]
+    if not layers:
+        raise IdealGroupsError(
+            f"no normalization layer of {type(model).__name__} with more than two values to normalize ran on these "
+            "inputs; give example inputs that reach one."
+        )
+    choice: Choice[Observation] = strategy.choose(layers, _never)
+    planned = {layer.name for layer in layers}
+    missed = [NotUnderstood(name=layer, why="did not run on these inputs") for layer in survey.silent_norms]
+    missed += [
+        NotUnderstood(name=layer, why="has one or two values to normalize")
+        for layer in survey.positions
+        if layer not in planned
+    ]
+    return Plan(
+        model=name,
+        strategy=strategy.name,
+        input=describe(example_inputs),
+        seed=seed,
+        fingerprint=fingerprint(model),
+        made_with=made_with(),
+        seconds=round(time.perf_counter() - started, 3),
+        sites=tuple(
+            Site(
+                name=layer.name,
+                kind=found.norms[layer.name].kind,
+                num_channels=layer.num_channels,
+                positions=layer.positions,
+                groups_before=found.norms[layer.name].num_groups,
+                ideal=choice.ideals[layer.name],
+                num_groups=choice.groups[layer.name],
+                gain=math.nan,
+                note=choice.notes.get(layer.name, ""),
+            )
+            for layer in layers
+        ),
+        not_understood=(*missed, *(NotUnderstood(name=layer, why=why) for layer, why in found.odd.items())),
+        optimizer=optimizer,
+    )
+
+
+def _never(groups: Groups, with_curves: bool) -> Observation:
+    raise AssertionError("a closed strategy does not measure")
