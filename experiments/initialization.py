@@ -31,7 +31,7 @@ from experiments.common.first_rule import strategy_named
 from experiments.common.markdown import replace_section
 from idealgroups.api import measure
 from idealgroups.cli.networks import load_model
-from idealgroups.planner import Network
+from idealgroups.planner import Survey
 from idealgroups.plots import draw_gradients
 from idealgroups.records import Gradients, WeightGradient
 from idealgroups.results import Measurement
@@ -94,13 +94,13 @@ def run(part: str = "all", images: Path | None = None) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     done = {key(record["case"]) for record in load()}
     todo = [case for case in dict.fromkeys(cases(part, images is not None)) if key(asdict(case)) not in done]
-    network: tuple[Case, Network] | None = None
+    network: tuple[Case, Survey] | None = None
     for case in track(todo, description="measuring"):
         shared = (case.model, case.data, case.px, case.seed)
         if network is None or (network[0].model, network[0].data, network[0].px, network[0].seed) != shared:
             model = load_model(case.model, case.seed).model
-            network = case, Network(model, batch(case, images), seed=case.seed)
-        plan = network[1].plan(strategy_named(case.strategy), name=case.model)
+            network = case, Survey(model, batch(case, images), seed=case.seed, name=case.model)
+        plan = network[1].plan(strategy_named(case.strategy))
         record: dict[str, Any] = {"case": asdict(case), "plan": plan.to_dict(), "machine": platform.machine()}
         if case.px == 128 and case.seed == 0 and case.data == "pink" and case.model == RESNET50:
             measured = measure(load_model(case.model, 0).model, batch(case, images), plan=plan, seed=0)

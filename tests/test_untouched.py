@@ -354,7 +354,7 @@ class Boom(torch.autograd.Function):
         (Around(before=lambda b: b["image"]), {"image": IMAGES}, {}, r"in a tuple, \(inputs,\)"),
         (body(), IMAGES, {"seed": None}, "seed must be an integer"),
         (body(), IMAGES, {"seed": 2**63}, "seed must be an integer"),
-        (body(), IMAGES, {"strategy": None}, "no strategy None"),
+        (body(), IMAGES, {"strategy": None}, "None is no strategy"),
     ],
 )
 def test_errors_are_one_sentence(model: nn.Module, inputs: Any, options: dict[str, Any], message: str) -> None:
@@ -386,7 +386,7 @@ def test_norms_that_did_not_run_are_announced() -> None:
     [
         (lambda: ig.convert(body(), IMAGES, include=3), "3 is no pattern"),
         (lambda: ig.convert(Around(), IMAGES, exclude="body"), r"write 'body\.\*'"),
-        (lambda: ig.Plan.load(None), "path of a plan"),
+        (lambda: ig.Plan.load(None), "a path is a str or a Path, not None"),
         (lambda: ig.norm_layer(ig.plan(body(), IMAGES), body), "raised TypeError: .*takes norm_layer"),
         (lambda: ig.norm_layer(ig.plan(body(), IMAGES), lambda norm_layer: 3), "returned a int"),
         (lambda: ig.plan(body(), IMAGES.numpy()), "on inputs a ndarray;"),

@@ -34,7 +34,7 @@ from experiments.study.config import Images
 from experiments.study.data import load
 from experiments.study.networks import BasicBlock, UNet, plain
 from experiments.study.networks import _conv as conv
-from idealgroups.planner import Network
+from idealgroups.planner import Survey
 from idealgroups.theory.strategies import parse_strategy
 
 app = App(help=__doc__)
@@ -161,10 +161,10 @@ def run(data: Path, networks: str = ",".join(CASES), seed: int = 100) -> None:
         task = read(case.task, data)
         torch.manual_seed(seed)
         base = case.build(task.train[0].shape[1], task.outputs)
-        network = Network(base, task.train[0][:BATCH], seed=seed)
+        network = Survey(base, task.train[0][:BATCH], seed=seed, name=name)
         trained: dict[Any, float] = {}
         for title, strategy in track(CHOICES.items(), description=f"{name}, seed {seed}"):
-            plan = network.plan(strategy, name=name)
+            plan = network.plan(strategy)
             groups = tuple(site.num_groups for site in plan.sites)
             for optimizer, rates in case.rates.items():
                 for rate in rates:

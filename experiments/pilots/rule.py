@@ -27,7 +27,7 @@ from experiments.study.config import Arm, Images, Run
 from experiments.study.data import load
 from experiments.study.planned import initial_network, plan_inputs
 from experiments.study.train import TrainJob, train
-from idealgroups.planner import Network
+from idealgroups.planner import Survey
 from idealgroups.theory.formulas import conv_gain
 from idealgroups.theory.strategies import Strategy, parse_strategy
 
@@ -109,15 +109,13 @@ def run(data: Path, networks: str = ";".join(QUESTIONS), seeds: str = "100,101")
         for name in networks.split(";"):
             arm, rates, titles = QUESTIONS[name].arm, QUESTIONS[name].learning_rates, QUESTIONS[name].titles
             dataset = load(arm.images, data)
-            network = Network(
-                initial_network(arm.network, dataset, seed), plan_inputs("data", dataset, seed), seed=seed
-            )
+            network = Survey(initial_network(arm.network, dataset, seed), plan_inputs("data", dataset, seed), seed=seed)
             trained: dict[Any, float] = {}
             for title in track(titles, description=f"{name}, seed {seed}"):
                 keys = {rate: [name, arm.optimizer, seed, title, rate] for rate in rates}
                 if all(json.dumps(key) in done for key in keys.values()):
                     continue
-                plan = network.plan(VARIANTS[title], name=name)
+                plan = network.plan(VARIANTS[title])
                 groups = tuple(site.num_groups for site in plan.sites)
                 for rate, key in keys.items():
                     if json.dumps(key) in done:

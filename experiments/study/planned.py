@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idealgroups.errors import IdealGroupsError
-from idealgroups.planner import Network
+from idealgroups.planner import Survey
 from idealgroups.results import Plan
 from idealgroups.synthetic import synthetic
 
@@ -97,9 +97,9 @@ def plan_strategies(job: PlanJob, dataset: Dataset) -> list[Planned]:
     planned = [Planned("batch", None, step_seconds)] if "batch" in job.strategies else []
     for source, strategies in by_source.items():
         try:
-            surveyed = Network(network, plan_inputs(source, dataset, job.seed), seed=job.seed)
+            surveyed = Survey(network, plan_inputs(source, dataset, job.seed), seed=job.seed, name=job.network)
             for strategy in strategies:
-                plan = surveyed.plan(parse(strategy).rule, name=job.network)
+                plan = surveyed.plan(parse(strategy).rule)
                 planned.append(Planned(strategy, plan.to_dict(), step_seconds))
         except IdealGroupsError as error:  # noqa: PERF203
             made = {one.strategy for one in planned}

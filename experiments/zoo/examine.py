@@ -20,7 +20,7 @@ from idealgroups.api import measure
 from idealgroups.errors import NoNormalizationError
 from idealgroups.measuring.loss import random_projection
 from idealgroups.norms import inventory
-from idealgroups.planner import Network
+from idealgroups.planner import Survey
 from idealgroups.results import Plan
 from idealgroups.sandbox.calling import call_model, copy_inputs, describe
 
@@ -110,8 +110,8 @@ def _facts(model: nn.Module) -> dict[str, Any]:
 
 def _plan(case: Case, model: nn.Module, inputs: Any) -> dict[str, Plan]:
     before = _state(model)
-    network = Network(model, copy_inputs(inputs), loss=case.loss)
-    plans = {strategy: network.plan(strategy_named(strategy), name=case.name) for strategy in STRATEGIES}
+    network = Survey(model, copy_inputs(inputs), loss=case.loss, name=case.name)
+    plans = {strategy: network.plan(strategy_named(strategy)) for strategy in STRATEGIES}
     if _state(model) != before:
         raise MissError("planning changed the model or a random state")
     return plans

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from idealgroups.planner import Network
+from idealgroups.planner import Survey
 from idealgroups.sandbox.calling import copy_inputs
 
 from ..common.first_rule import strategy_named
@@ -43,8 +43,8 @@ def examine_uniform(case: Case, enter: Enter = lambda stage: None) -> dict[str, 
     enter("build")
     model, inputs = build(case)
     enter("plan")
-    network = Network(model, copy_inputs(inputs), loss=case.loss)
-    trends = {strategy: network.plan(strategy_named(strategy), name=case.name).trend_after for strategy in UNIFORM}
+    network = Survey(model, copy_inputs(inputs), loss=case.loss, name=case.name)
+    trends = {strategy: network.plan(strategy_named(strategy)).trend_after for strategy in UNIFORM}
     rounded = {strategy: None if value is None else round(value, 3) for strategy, value in trends.items()}
     return {"library": case.library, "model": case.name, "outcome": "ok", "trend": rounded}
 

@@ -20,6 +20,7 @@ if _TYPE_CHECKING:
     from .conversion.surgery import apply
     from .conversion.travel import groups
     from .errors import IdealGroupsError
+    from .planner import Survey
     from .records import Gradients, NotUnderstood, Site, WeightGradient
     from .results import Measurement, Plan
     from .theory.strategies import (
@@ -56,6 +57,7 @@ __all__ = [
     "Quarter",
     "Site",
     "Sqrt",
+    "Survey",
     "Uniform",
     "WeightGradient",
     "apply",
@@ -88,6 +90,7 @@ _HOMES = {
     "Quarter": "theory.strategies",
     "Site": "records",
     "Sqrt": "theory.strategies",
+    "Survey": "planner",
     "Uniform": "theory.strategies",
     "WeightGradient": "records",
     "apply": "conversion.surgery",

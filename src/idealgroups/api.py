@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, TypeVar
 
 from torch import nn
@@ -12,7 +12,6 @@ from torch import nn
 from .calibration.batches import count_samples, read_batches
 from .calibration.calibrate import MAX_SAMPLES
 from .closed import plan_from_shapes
-from .conversion.matching import match
 from .conversion.restoring import restore
 from .conversion.surgery import replace_norms
 from .conversion.trained import outside, trained_norms
@@ -20,18 +19,18 @@ from .conversion.travel import norms_of
 from .errors import IdealGroupsError
 from .fingerprint import fingerprint
 from .measuring.loss import Loss
-from .measuring.observation import Observation, Optimizer
+from .measuring.observation import Optimizer
 from .measuring.observer import Observer
 from .measuring.shapes import has_values
-from .planner import MAX_PASSES, Network
+from .planner import MAX_PASSES, Survey
 from .pretrained import FAITHFUL, convert_trained
 from .processes import shared
 from .progress import steps
 from .results import Measurement, Plan
-from .sandbox.calling import describe
 from .sandbox.supported import refuse_unsupported
 from .selection import Patterns
-from .theory.strategies import Strategy, parse_strategy
+from .synthetic import inputs_for
+from .theory.strategies import BASELINES, Strategy, parse_strategy
 from .trial import replace_and_try
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -39,20 +38,25 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def plan(
     model: nn.Module,
-    example_inputs: Any,
+    example_inputs: Any = None,
     *,
+    input_size: Sequence[int] | None = None,
     strategy: str | Strategy = "isometric",
     optimizer: Optimizer = "sgd",
     loss: Loss | None = None,
     seed: int = 0,
     name: str | None = None,
+    include: str | Collection[str] | None = None,
+    exclude: str | Collection[str] | None = None,
     progress: bool | None = None,
 ) -> Plan:
-    """The number of groups for every normalization layer of ``model``; the model is left exactly as it was.
+    """Choose the number of groups of every normalization layer of ``model``; the model is left exactly as it was.
 
     Args:
         model: any network with group, batch, instance or channel-wise layer normalization over (N, C, …).
-        example_inputs: what the model takes: a tensor, a tuple (positional) or a dict (keywords). No labels.
+        example_inputs: what the model takes: a tensor, a tuple (positional) or a mapping (keywords). No labels.
+        input_size: instead of ``example_inputs`` the shape of one input, batch first, as in ``(8, 3, 128, 128)``: the
+            inputs are then synthetic (1/f noise).
         strategy: ``isometric``, ``uniform``, ``block``, a baseline such as ``fixed-32``, or an object such as
             ``Fixed(32)``. ``block`` and the baselines need shapes alone: no weight is copied and nothing is computed
             or measured, and the model may be fake or on the meta device.
@@ -61,7 +65,12 @@ def plan(
         loss: the model's output → a scalar. Default: a fixed random projection of everything the model returns.
         seed: of the random projection and of whatever the model draws. Same seed, same plan.
         name: how the plan calls the model; default its class.
-        progress: show a progress bar; default where standard error is a terminal.
+        include: plan only layers whose name matches one of these patterns (as in :mod:`fnmatch`: ``"layer4.*"``).
+        exclude: leave layers whose name matches one of these patterns as they are.
+        progress: show how far planning is; default where standard error is a terminal.
+
+    Returns:
+        The plan; ``print`` it for a table.
 
     Raises:
         IdealGroupsError: no normalization layer, inputs that do not fit, non-finite gradients, a wrapped model.
@@ -73,62 +82,64 @@ def plan(
     """
     refuse_unsupported(model)
     chosen = parse_strategy(strategy)
-    if chosen.closed:
+    patterns = Patterns(include, exclude)
+    inputs = inputs_for(model, example_inputs, input_size, seed)
+    if chosen.closed and patterns == Patterns():
         # What cannot run without values may run with them; if not, that says better why.
         with suppress(IdealGroupsError) if has_values(model) else nullcontext():
             called = name or type(model).__name__
-            return plan_from_shapes(model, example_inputs, chosen, seed=seed, optimizer=optimizer, name=called)
+            return plan_from_shapes(model, inputs, chosen, seed=seed, optimizer=optimizer, name=called)
 
     def make() -> tuple[Plan, dict[str, Any]]:
-        made, _ = _plan(model, example_inputs, chosen, optimizer, loss, seed, name, progress, Patterns())
+        with (
+            steps(progress, "planning", total=MAX_PASSES) as advance,
+            Survey(
+                model,
+                inputs,
+                optimizer=optimizer,
+                loss=loss,
+                seed=seed,
+                name=name,
+                include=patterns.include,
+                exclude=patterns.exclude,
+            ) as survey,
+        ):
+            made = survey.plan(chosen, advance=advance)
         return made, made.to_dict()
 
     return shared(make, Plan.from_dict, fingerprint(model))
 
 
-def _plan(
-    model: nn.Module,
-    example_inputs: Any,
-    strategy: str | Strategy,
-    optimizer: Optimizer,
-    loss: Loss | None,
-    seed: int,
-    name: str | None,
-    progress: bool | None,
-    patterns: Patterns,
-) -> tuple[Plan, Observation]:
-    """The plan, and what was measured with it."""
-    chosen = parse_strategy(strategy)
-    with (
-        steps(progress, "planning", total=MAX_PASSES) as advance,
-        closing(
-            Network(model, example_inputs, loss=loss, seed=seed, optimizer=optimizer, patterns=patterns)
-        ) as network,
-    ):
-        advance()
-        made = network.plan(chosen, name=name or type(model).__name__, advance=advance)
-        return made, network.after
-
-
 def compare(
     model: nn.Module,
-    example_inputs: Any,
-    strategies: Sequence[str | Strategy],
+    example_inputs: Any = None,
+    strategies: Sequence[str | Strategy] = ("isometric", "uniform", "block", *BASELINES),
     *,
+    input_size: Sequence[int] | None = None,
     optimizer: Optimizer = "sgd",
     loss: Loss | None = None,
     seed: int = 0,
     name: str | None = None,
     progress: bool | None = None,
 ) -> tuple[Plan, ...]:
-    """One plan a strategy, all measured on the same copy of ``model`` with the same inputs."""
+    """Return one plan a strategy, all measured on the same copy of ``model`` with the same inputs.
+
+    Arguments and errors as in :func:`plan`.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
+    >>> [made.num_groups["1"] for made in compare(net, torch.randn(4, 3, 8, 8), ["fixed-32", "layer"])]
+    [16, 1]
+    """
     chosen = [parse_strategy(strategy) for strategy in strategies]
     total = sum(1 if strategy.closed else MAX_PASSES for strategy in chosen)
     with (
         steps(progress, "comparing", total=total) as advance,
-        closing(Network(model, example_inputs, loss=loss, seed=seed, optimizer=optimizer)) as network,
+        Survey(
+            model, example_inputs, input_size=input_size, optimizer=optimizer, loss=loss, seed=seed, name=name
+        ) as survey,
     ):
-        return tuple(network.plan(s, name=name or type(model).__name__, advance=advance) for s in chosen)
+        return tuple(survey.plan(strategy, advance=advance) for strategy in chosen)
 
 
 def convert(
@@ -141,8 +152,8 @@ def convert(
     loss: Loss | None = None,
     seed: int = 0,
     inplace: bool = False,
-    include: str | Sequence[str] | None = None,
-    exclude: str | Sequence[str] | None = None,
+    include: str | Collection[str] | None = None,
+    exclude: str | Collection[str] | None = None,
     progress: bool | None = None,
 ) -> tuple[Model, Plan]:
     """Plan and apply in one step: BatchNorm and its like become GroupNorm, each with its ideal number of groups.
@@ -183,16 +194,19 @@ def convert(
     ('GroupNorm', True)
     """
     refuse_unsupported(model)
+    patterns = Patterns(include, exclude)
 
     def make() -> tuple[tuple[Model, Plan], dict[str, Any]]:
         done, made = _convert(
-            model, example_inputs, strategy, calibrate, optimizer, loss, seed, inplace, include, exclude, progress
+            model, example_inputs, strategy, calibrate, optimizer, loss, seed, inplace, patterns, progress
         )
         return (done, made), {"plan": made.to_dict(), "norms": norms_of(done) if made.calibrated_on else None}
 
     def follow(message: Any) -> tuple[Model, Plan]:
         made = Plan.from_dict(message["plan"])
-        done = replace_norms(model, made, inplace=inplace, include=include, exclude=exclude, calibrated=True).model
+        done = replace_norms(
+            model, made, inplace=inplace, include=patterns.include, exclude=patterns.exclude, calibrated=True
+        ).model
         return (restore(done, message["norms"], strict=False) if message["norms"] else done), made
 
     return shared(make, follow, fingerprint(model))
@@ -207,12 +221,10 @@ def _convert(
     loss: Loss | None,
     seed: int,
     inplace: bool,
-    include: str | Sequence[str] | None,
-    exclude: str | Sequence[str] | None,
+    patterns: Patterns,
     progress: bool | None,
 ) -> tuple[Model, Plan]:
     """Convert in this process alone."""
-    patterns = Patterns(include, exclude)
     batches = _to_calibrate_on(model, example_inputs, calibrate, patterns)
     if batches is None and strategy == FAITHFUL:
         raise IdealGroupsError(
@@ -220,35 +232,40 @@ def _convert(
             "give calibrate=True or data, or choose another strategy."
         )
     strategy = strategy or ("isometric" if batches is None else FAITHFUL)
+    choosing = strategy == FAITHFUL
+    chosen = parse_strategy("layer" if choosing else strategy)
 
     def watch(tried: nn.Module) -> Observer:
         return Observer(tried, example_inputs, loss, seed, optimizer, patterns.why_not)
 
-    if batches is None:
-        made, promised = _plan(model, example_inputs, strategy, optimizer, loss, seed, None, progress, patterns)
-        done = replace_and_try(model, made, promised, watch, inplace=inplace, include=include, exclude=exclude)
-        return done.model, made
-    if strategy != FAITHFUL:
-        strategy = parse_strategy(strategy)
-    with (
-        steps(progress, "converting", total=MAX_PASSES) as advance,
-        closing(
-            Network(model, example_inputs, loss=loss, seed=seed, optimizer=optimizer, patterns=patterns)
-        ) as network,
-    ):
-        advance()
+    with steps(progress, "converting", total=MAX_PASSES) as advance:
+        with Survey(
+            model,
+            example_inputs,
+            optimizer=optimizer,
+            loss=loss,
+            seed=seed,
+            include=patterns.include,
+            exclude=patterns.exclude,
+        ) as survey:
+            made = survey.plan(chosen, advance=advance)
+            promised = survey.observe(made.num_groups)
+        if batches is None:
+            done = replace_and_try(
+                model, made, promised, watch, inplace=inplace, include=patterns.include, exclude=patterns.exclude
+            )
+            return done.model, made
         trained = convert_trained(
-            network,
+            made,
+            promised,
             model,
             batches,
             watch,
-            strategy=strategy,
-            name=type(model).__name__,
+            choosing=choosing,
             seed=seed,
             inplace=inplace,
-            include=include,
-            exclude=exclude,
-            advance=advance,
+            include=patterns.include,
+            exclude=patterns.exclude,
         )
     return trained.model, trained.plan
 
@@ -277,9 +294,11 @@ def _to_calibrate_on(model: nn.Module, example_inputs: Any, calibrate: Any, patt
 
 def measure(
     model: nn.Module,
-    example_inputs: Any,
+    example_inputs: Any = None,
     *,
     plan: Plan | None = None,
+    input_size: Sequence[int] | None = None,
+    optimizer: Optimizer = "sgd",
     loss: Loss | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -287,22 +306,17 @@ def measure(
 ) -> Measurement:
     """Measure ``model`` as it is, or as it would be with ``plan``; the model is left exactly as it was.
 
-    Batch norm is measured as in training. Arguments and errors as in :func:`idealgroups.plan`.
+    Batch norm is measured as in training. Arguments and errors as in :func:`plan`.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
     >>> [layer.name for layer in measure(net, torch.randn(16, 8)).layers]
     ['0.weight', '2.weight']
     """
-    groups = None
-    if plan is not None:
-        groups = match(model, plan, Patterns()).groups
-    with steps(progress, "measuring"), closing(Observer(model, example_inputs, loss, seed)) as observer:
-        seen = observer.observe(groups)
-    return Measurement(
-        model=name or type(model).__name__,
-        input=describe(example_inputs),
-        seed=seed,
-        gradients=seen.measured,
-        fingerprint=fingerprint(model),
-    )
+    with (
+        steps(progress, "measuring"),
+        Survey(
+            model, example_inputs, input_size=input_size, optimizer=optimizer, loss=loss, seed=seed, name=name
+        ) as survey,
+    ):
+        return survey.measure(plan)

@@ -35,7 +35,7 @@ def plan_from_shapes(
         IdealGroupsError: the model cannot run without values, or no normalization layer runs.
     """
     started = time.perf_counter()
-    found, survey = survey_shapes(model, example_inputs)
+    found, structure = survey_shapes(model, example_inputs)
     if not found.norms:
         raise NoNormalizationError(
             f"{type(model).__name__} has no normalization layer over channels, so there is no number of groups to plan."
@@ -45,10 +45,10 @@ def plan_from_shapes(
             name=layer,
             num_channels=found.norms[layer].num_channels,
             positions=positions,
-            flat=layer in survey.flat,
-            weight=survey.weights.get(layer),
+            flat=layer in structure.flat,
+            weight=structure.weights.get(layer),
         )
-        for layer, positions in survey.positions.items()
+        for layer, positions in structure.positions.items()
         if found.norms[layer].num_channels * positions > 2
     ]
     if not layers:
@@ -58,10 +58,10 @@ def plan_from_shapes(
         )
     choice: Choice[Observation] = strategy.choose(layers, _never)
     planned = {layer.name for layer in layers}
-    missed = [NotUnderstood(name=layer, why="did not run on these inputs") for layer in survey.silent_norms]
+    missed = [NotUnderstood(name=layer, why="did not run on these inputs") for layer in structure.silent_norms]
     missed += [
         NotUnderstood(name=layer, why="has one or two values to normalize")
-        for layer in survey.positions
+        for layer in structure.positions
         if layer not in planned
     ]
     return Plan(
@@ -69,6 +69,7 @@ def plan_from_shapes(
         strategy=strategy.name,
         input=describe(example_inputs),
         seed=seed,
+        output=structure.output,
         fingerprint=fingerprint(model),
         made_with=made_with(),
         seconds=round(time.perf_counter() - started, 3),

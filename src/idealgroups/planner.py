@@ -1,26 +1,29 @@
-"""A network that has been looked at: what its layers are, and the plan that each strategy makes for them."""
+"""Survey a model once; then make a plan for each strategy, and measurements."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 
+from .conversion.matching import match
 from .errors import IdealGroupsError, NoNormalizationError
 from .fingerprint import fingerprint
 from .measuring.loss import Loss
-from .measuring.observation import Observation, Optimizer, Survey
+from .measuring.observation import Observation, Optimizer, Structure
 from .measuring.observer import Observer
 from .norms.twins import find_twins
 from .progress import Steps
-from .records import NotUnderstood, Site
-from .results import Plan
+from .records import Gradients, NotUnderstood, Site
+from .results import Measurement, Plan
 from .sandbox.calling import describe
 from .selection import Patterns
+from .synthetic import inputs_for
 from .theory.curves import Curves
 from .theory.layer import Choice, Groups, Layer
 from .theory.solve import MAX_CHECKS
@@ -59,80 +62,148 @@ class _Facts:
         )
 
 
-class Network:
-    """A model surveyed once, for which several plans can be made. ``before``: what was measured on it as it is.
+@dataclass(frozen=True)
+class _Look:
+    """What the first pass saw. ``twins``: {layer: the layer of a twin module that it gets the groups of}."""
 
-    ``after``: what was measured with the last plan that was made.
+    facts: tuple[_Facts, ...]
+    before: Observation
+    missed: tuple[NotUnderstood, ...]
+    output: str
+    twins: Mapping[str, str]
+    twins_that_ran: tuple[str, ...]
 
-    ``patterns``: which layers are planned; the others stay as they are while these are measured.
+
+class Survey:
+    """A model that is looked at once, for several plans and measurements. The model itself is left as it was.
+
+    Args:
+        model: as in :func:`idealgroups.plan`, as all the others.
+        example_inputs: what the model takes.
+        input_size: the shape of one synthetic input instead of ``example_inputs``, batch first.
+        optimizer: whose steps are balanced.
+        loss: the model's output → a scalar.
+        seed: of the random projection and of whatever the model draws.
+        name: how results call the model; default its class.
+        include: plan only layers whose name matches one of these patterns.
+        exclude: leave layers whose name matches one of these patterns.
+
+    Raises:
+        IdealGroupsError: the model cannot be copied or is wrapped; the inputs are missing or empty.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
+    >>> with Survey(net, torch.randn(4, 3, 8, 8)) as survey:
+    ...     [survey.plan(strategy).num_groups["1"] for strategy in ("fixed-4", "group-size-2")]
+    [4, 8]
     """
 
     def __init__(
         self,
         model: nn.Module,
-        example_inputs: Any,
+        example_inputs: Any = None,
         *,
+        input_size: Sequence[int] | None = None,
+        optimizer: Optimizer = "sgd",
         loss: Loss | None = None,
         seed: int = 0,
-        optimizer: Optimizer = "sgd",
-        patterns: Patterns = Patterns(),  # noqa: B008 — frozen
+        name: str | None = None,
+        include: str | Collection[str] | None = None,
+        exclude: str | Collection[str] | None = None,
     ) -> None:
         started = time.perf_counter()
-        self._observer = Observer(model, example_inputs, loss, seed, optimizer, patterns.why_not)
+        self.patterns = Patterns(include, exclude)
+        inputs = inputs_for(model, example_inputs, input_size, seed)
+        self._observer = Observer(model, inputs, loss, seed, optimizer, self.patterns.why_not)
+        self._model = model
         self._seed = seed
         self._optimizer = optimizer
-        self._input = describe(example_inputs)
+        self._name = name or type(model).__name__
+        self._input = describe(inputs)
         self._fingerprint = fingerprint(model)
-        if not self._observer.norms:
-            self._refuse_without_norms(model)
-        patterns.check(self._observer.found.names)
-        survey, self.before = self._observer.survey()
-        self.after = self.before
-        facts = _facts(self._observer, survey)
-        wanted = tuple(one for one in facts if patterns.why_not(one.layer.name) is None)
-        self._facts = tuple(one for one in wanted if one.layer.num_channels * one.layer.positions > 2)
-        if wanted and not self._facts:
-            raise IdealGroupsError(
-                f"the normalization layers of {type(model).__name__} have one or two values to normalize in each "
-                f"sample (first: {wanted[0].layer.name}): {TOO_SMALL}; keep batch norm there."
-            )
-        ran = {one.layer.name for one in self._facts}
-        silent = {name for name in survey.silent_norms if patterns.why_not(name) is None}
-        self._twins = find_twins(self._observer.model, [n for n in self._observer.norms if n in ran | silent], ran)
-        self._facts = tuple(one for one in self._facts if one.layer.name not in self._twins)
-        self._twins_that_ran = [name for name in self._twins if name in ran]
-        if facts and not wanted:
-            raise IdealGroupsError("include= and exclude= leave no normalization layer to plan; change the patterns.")
-        if not facts:
-            odd = "".join(f", and {name} {why}" for name, why in list(survey.odd.items())[:1])
-            raise IdealGroupsError(
-                f"none of the {len(self._observer.norms)} normalization layers of {type(model).__name__} ran on these "
-                f"inputs{odd}; give example inputs that reach them."
-            )
-        self._missed = _not_understood(self._observer, survey, facts, self._twins)
         self._seen: dict[tuple[tuple[str, int], ...], Observation] = {}
-        self._survey_seconds = time.perf_counter() - started
+        self._seconds = time.perf_counter() - started
+
+    def __enter__(self) -> Survey:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Free the memory of the copy at once; no plan can be made any more."""
         self._observer.close()
 
+    @cached_property
+    def _look(self) -> _Look:
+        """The first pass: the model as it is."""
+        started = time.perf_counter()
+        observer = self._observer
+        if not observer.norms:
+            self._refuse_without_norms()
+        self.patterns.check(observer.found.names)
+        structure, before = observer.survey()
+        every = _facts(observer, structure)
+        wanted = tuple(one for one in every if self.patterns.why_not(one.layer.name) is None)
+        facts = tuple(one for one in wanted if one.layer.num_channels * one.layer.positions > 2)
+        if wanted and not facts:
+            raise IdealGroupsError(
+                f"the normalization layers of {type(self._model).__name__} have one or two values to normalize in each "
+                f"sample (first: {wanted[0].layer.name}): {TOO_SMALL}; keep batch norm there."
+            )
+        if every and not wanted:
+            raise IdealGroupsError("include= and exclude= leave no normalization layer to plan; change the patterns.")
+        if not every:
+            odd = "".join(f", and {name} {why}" for name, why in list(structure.odd.items())[:1])
+            raise IdealGroupsError(
+                f"none of the {len(observer.norms)} normalization layers of {type(self._model).__name__} ran on these "
+                f"inputs{odd}; give example inputs that reach them."
+            )
+        ran = {one.layer.name for one in facts}
+        silent = {name for name in structure.silent_norms if self.patterns.why_not(name) is None}
+        twins = find_twins(observer.model, [name for name in observer.norms if name in ran | silent], ran)
+        self._seconds += time.perf_counter() - started
+        return _Look(
+            facts=tuple(one for one in facts if one.layer.name not in twins),
+            before=before,
+            missed=_not_understood(observer, structure, every, twins),
+            output=structure.output,
+            twins=twins,
+            twins_that_ran=tuple(name for name in twins if name in ran),
+        )
+
+    @property
+    def before(self) -> Gradients:
+        """What was measured on the model as it is."""
+        return self._look.before.measured
+
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers that are planned, in execution order."""
-        return tuple(facts.layer for facts in self._facts)
+        return tuple(facts.layer for facts in self._look.facts)
 
     def observe(self, groups: Groups, with_curves: bool = False) -> Observation:
         """Return one pass with ``groups``; a pass that was made before is not made again."""
-        key = tuple(sorted(groups.items()))
+        look = self._look
+        key = tuple(sorted((name, number) for name, number in groups.items() if name not in look.twins))
         seen = self._seen.get(key)
         if seen is None or (with_curves and not seen.curves):
-            twins = {name: groups[twin] for name in self._twins_that_ran if (twin := self._twins[name]) in groups}
+            twins = {name: groups[twin] for name in look.twins_that_ran if (twin := look.twins[name]) in groups}
             seen = self._seen[key] = self._observer.observe({**groups, **twins}, with_curves)
         return seen
 
-    def plan(self, strategy: str | Strategy, *, name: str, advance: Steps = lambda: None) -> Plan:
-        """Return the plan of one strategy, measured."""
+    def plan(self, strategy: str | Strategy = "isometric", *, advance: Steps = lambda: None) -> Plan:
+        """Return the plan of one strategy, measured.
+
+        Args:
+            strategy: its name or object, as in :func:`idealgroups.plan`.
+            advance: called after every pass.
+
+        Raises:
+            IdealGroupsError: no such strategy; no normalization layer that runs; a gradient that is not finite.
+        """
+        chosen = parse_strategy(strategy)
+        look = self._look
         started = time.perf_counter()
 
         def observe(groups: Groups, with_curves: bool) -> Observation:
@@ -140,38 +211,52 @@ class Network:
             advance()
             return seen
 
-        chosen = parse_strategy(strategy)
         one = observe({layer.name: 1 for layer in self.layers}, True)
         choice = chosen.choose(self.layers, observe)
         after = choice.measured or observe(choice.groups, False)
-        self.after = self.observe(choice.groups)
         return Plan(
-            model=name,
+            model=self._name,
             strategy=chosen.name,
             input=self._input,
             seed=self._seed,
-            budget=choice.budget,
-            before=self.before.measured,
-            after=after.measured,
-            fingerprint=self._fingerprint,
-            made_with=made_with(),
-            seconds=round(time.perf_counter() - started + self._survey_seconds, 3),
             sites=self._sites(choice, one.curves),
-            not_understood=self._missed,
+            before=look.before.measured,
+            after=after.measured,
+            not_understood=look.missed,
+            budget=choice.budget,
             lowest_trend=choice.lowest_trend,
             one_number=choice.one_number,
             optimizer=self._optimizer,
+            output=look.output,
+            fingerprint=self._fingerprint,
+            measured_share=_share(look.before, self._observer),
+            made_with=made_with(),
+            seconds=round(time.perf_counter() - started + self._seconds, 3),
         )
 
     def _sites(self, choice: Choice[Observation], curves: Mapping[str, Curves]) -> tuple[Site, ...]:
-        sites = {facts.layer.name: facts.site(choice, curves) for facts in self._facts}
-        for name, twin in self._twins.items():
+        look = self._look
+        sites = {facts.layer.name: facts.site(choice, curves) for facts in look.facts}
+        for name, twin in look.twins.items():
             if twin in sites:
                 before = self._observer.norms[name].num_groups
                 sites[name] = replace(sites[twin], name=name, groups_before=before, note=f"as its twin {twin}")
         return tuple(sites.values())
 
-    def _refuse_without_norms(self, model: nn.Module) -> None:
+    def measure(self, plan: Plan | None = None) -> Measurement:
+        """Return the gradients of the model as it is, or as it would be with ``plan``."""
+        groups = None if plan is None else dict(match(self._model, plan, Patterns()).groups)
+        seen = self._observer.observe(groups)
+        return Measurement(
+            model=self._name,
+            input=self._input,
+            seed=self._seed,
+            gradients=seen.measured,
+            fingerprint=self._fingerprint,
+        )
+
+    def _refuse_without_norms(self) -> None:
+        model = self._model
         odd = [f"{name} ({type(model.get_submodule(name)).__name__})" for name in self._observer.found.odd]
         found = f"; not understood: {', '.join(odd[:3])}" if odd else ""
         raise NoNormalizationError(
@@ -180,36 +265,42 @@ class Network:
         )
 
 
-def _facts(observer: Observer, survey: Survey) -> tuple[_Facts, ...]:
+def _share(seen: Observation, observer: Observer) -> float:
+    """Return which share of the parameters' values, without embeddings and norms, had a gradient that was measured."""
+    measured = sum(layer.numel for layer in seen.gradients)
+    return min(measured / observer.num_values, 1.0) if observer.num_values else 1.0
+
+
+def _facts(observer: Observer, structure: Structure) -> tuple[_Facts, ...]:
     facts = []
-    for name, positions in survey.positions.items():
+    for name, positions in structure.positions.items():
         norm = observer.norms[name]
         note = "γ = 0 measured as 1" if f"{name}.{norm.weight}" in observer.woken else ""
         layer = Layer(
             name=name,
             num_channels=norm.num_channels,
             positions=positions,
-            flat=name in survey.flat,
-            weight=survey.weights.get(name),
+            flat=name in structure.flat,
+            weight=structure.weights.get(name),
         )
         facts.append(_Facts(norm.kind, norm.num_groups, note, layer))
     return tuple(facts)
 
 
 def _not_understood(
-    observer: Observer, survey: Survey, facts: tuple[_Facts, ...], twins: Mapping[str, str]
+    observer: Observer, structure: Structure, facts: tuple[_Facts, ...], twins: Mapping[str, str]
 ) -> tuple[NotUnderstood, ...]:
     odd = observer.found.odd
     missed = [
         NotUnderstood(
             name=name, why=f"calls {function} itself; make it a module, for a function's groups cannot be replaced"
         )
-        for name, function in survey.functional.items()
+        for name, function in structure.functional.items()
         if name not in odd
     ]
     missed += [
         NotUnderstood(name=name, why="did not run on these inputs; give inputs that reach it")
-        for name in survey.silent_norms
+        for name in structure.silent_norms
         if name not in twins
     ]
     missed += [
@@ -219,5 +310,5 @@ def _not_understood(
         for one in facts
         if (size := one.layer.num_channels * one.layer.positions) <= 2
     ]
-    missed += [NotUnderstood(name=name, why=why) for name, why in survey.odd.items()]
+    missed += [NotUnderstood(name=name, why=why) for name, why in structure.odd.items()]
     return (*missed, *(NotUnderstood(name=name, why=why) for name, why in odd.items()))

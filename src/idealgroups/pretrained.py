@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -14,13 +14,11 @@ from .calibration.batches import count_samples
 from .calibration.calibrate import fit_candidates, write_layers
 from .calibration.engine import Outcome
 from .conversion.surgery import replace_norms
-from .planner import Network
-from .progress import Steps
+from .measuring.observation import Observation
 from .records import Site
 from .results import Plan
 from .sandbox.copying import Model
 from .theory.formulas import MIN_GROUP_CHANNELS, divisors
-from .theory.strategies import Strategy
 from .trial import Watch, replace_and_try
 
 FAITHFUL = "faithful"
@@ -36,27 +34,25 @@ class Converted(Generic[Model]):
 
 
 def convert_trained(
-    network: Network,
+    plan: Plan,
+    promised: Observation,
     model: Model,
     batches: list[Any],
     watch: Watch,
     *,
-    strategy: str | Strategy,
-    name: str,
+    choosing: bool,
     seed: int,
     inplace: bool,
-    include: str | Sequence[str] | None,
-    exclude: str | Sequence[str] | None,
-    advance: Steps,
+    include: str | Collection[str] | None,
+    exclude: str | Collection[str] | None,
 ) -> Converted[Model]:
-    """Convert ``model`` and calibrate it on ``batches``, with the groups of ``strategy``.
+    """Convert ``model`` and calibrate it on ``batches``; its groups are those of the plan or chosen on the way.
 
-    Arguments as in :func:`idealgroups.convert`; ``network`` is ``model`` looked at, ``batches`` as
-    :func:`read_batches` returns them, ``watch`` makes the observer with which the result is tried.
+    ``plan`` was made for ``model``, ``promised`` was measured with it; ``batches``: from :func:`read_batches`;
+    ``watch`` makes the observer with which the result is tried; ``choosing``: calibration chooses the groups. Others as
+    in :func:`idealgroups.convert`.
     """
-    choosing = strategy == FAITHFUL
-    plan = network.plan("layer" if choosing else strategy, name=name, advance=advance)
-    tried = replace_and_try(model, plan, network.after, watch, include=include, exclude=exclude, calibrated=True)
+    tried = replace_and_try(model, plan, promised, watch, include=include, exclude=exclude, calibrated=True)
     draft = tried.model
     outcome = fit_candidates(draft, model, batches, _candidates(plan, draft, choosing), seed=seed)
     if choosing:

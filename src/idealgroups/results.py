@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,8 @@ class Plan:
         model: Model,
         *,
         inplace: bool = False,
-        include: str | Sequence[str] | None = None,
-        exclude: str | Sequence[str] | None = None,
+        include: str | Collection[str] | None = None,
+        exclude: str | Collection[str] | None = None,
     ) -> Model:
         """Return ``model`` with this plan's groups, as :func:`idealgroups.apply` does."""
         return apply(model, self, inplace=inplace, include=include, exclude=exclude)

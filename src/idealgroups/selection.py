@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -14,8 +14,14 @@ from .errors import IdealGroupsError
 class Patterns:
     """Which layer names to take: all, or those that match ``include``; and none that matches ``exclude``."""
 
-    include: str | Sequence[str] | None = None
-    exclude: str | Sequence[str] | None = None
+    include: str | Collection[str] | None = None
+    exclude: str | Collection[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("include", "exclude"):
+            value = getattr(self, name)
+            if isinstance(value, Iterable) and not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))  # a generator can be read once only
 
     def why_not(self, name: str) -> str | None:
         """The reason ``name`` is not taken, or None.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import IdealGroupsError
 
@@ -45,6 +48,28 @@ def synthetic(shape: tuple[int, ...], data: str = "pink", seed: int = 0) -> Tens
     mean = _correlated((*shape[:2], *(1 for _ in shape[2:])), generator)
     batch: Tensor = texture * (1 - IMAGE_MEAN_SHARE) ** 0.5 + mean * IMAGE_MEAN_SHARE**0.5
     return batch
+
+
+def inputs_for(model: nn.Module, example_inputs: Any, input_size: Sequence[int] | None, seed: int) -> Any:
+    """Return ``example_inputs``, or synthetic ones of shape ``input_size`` on the device of ``model``.
+
+    Raises:
+        IdealGroupsError: both are given, or neither.
+    """
+    if (example_inputs is None) == (input_size is None):
+        raise IdealGroupsError(
+            "give example_inputs, what the model takes, or input_size=, the shape of one input, as in (8, 3, 128, 128)."
+        )
+    if input_size is None:
+        return example_inputs
+    sizes = tuple(input_size) if isinstance(input_size, list | tuple) else ()
+    if len(sizes) < 2 or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise IdealGroupsError(
+            f"input_size={input_size!r} is no shape; give positive integers, batch first, as in (8, 3, 128, 128)."
+        )
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    samples = synthetic(sizes, seed=seed)
+    return samples if parameter is None else samples.to(parameter.device)
 
 
 def _correlated(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

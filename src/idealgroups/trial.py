@@ -6,7 +6,7 @@ which the code of a model may ask for. So the converted model is run once, and c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,8 +69,8 @@ def replace_and_try(
     watch: Watch,
     *,
     inplace: bool = False,
-    include: str | Sequence[str] | None = None,
-    exclude: str | Sequence[str] | None = None,
+    include: str | Collection[str] | None = None,
+    exclude: str | Collection[str] | None = None,
     calibrated: bool = False,
 ) -> Surgery[Model]:
     """Carry out ``plan``, and try the result before it is returned; arguments as in :func:`find_fault` and ``apply``.

@@ -12,7 +12,7 @@ import pytest
 
 from experiments.common.first_plans import FirstPlan, read_first_plan
 from idealgroups.cli.networks import load_model
-from idealgroups.planner import Network
+from idealgroups.planner import Survey
 from idealgroups.synthetic import synthetic
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "initialization.jsonl"
@@ -63,9 +63,9 @@ def test_plans_of_five_seeds_agree_and_put_no_instance_norm_in_front_of_a_pool()
 def test_resnet50_crosses_zero_where_imagenet_training_found_its_width() -> None:
     """Group sizes of 8 and 16 had the least error there (Wu & He 2018, Table 3); nothing here knows of them."""
     pytest.importorskip("torchvision")
-    network = Network(load_model(RESNET50, 0).model, synthetic((8, 3, 128, 128), "pink", 0))
-    trends = {size: network.plan(f"group-size-{size}", name=RESNET50).trend_after for size in (4, 8, 16, 32)}
+    network = Survey(load_model(RESNET50, 0).model, synthetic((8, 3, 128, 128), "pink", 0), name=RESNET50)
+    trends = {size: network.plan(f"group-size-{size}").trend_after for size in (4, 8, 16, 32)}
     assert trends[8] < 0 < trends[16] + 0.2
     assert list(trends.values()) == sorted(trends.values())
-    plan = network.plan("isometric", name=RESNET50)
+    plan = network.plan("isometric")
     assert 4 <= width(plan) <= 16

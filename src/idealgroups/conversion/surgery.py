@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic
 
@@ -45,8 +45,8 @@ def apply(
     plan: Planned,
     *,
     inplace: bool = False,
-    include: str | Sequence[str] | None = None,
-    exclude: str | Sequence[str] | None = None,
+    include: str | Collection[str] | None = None,
+    exclude: str | Collection[str] | None = None,
 ) -> Model:
     """The model with a group norm of the planned number of groups in place of every planned layer.
 
@@ -67,8 +67,8 @@ def replace_norms(
     plan: Planned,
     *,
     inplace: bool = False,
-    include: str | Sequence[str] | None = None,
-    exclude: str | Sequence[str] | None = None,
+    include: str | Collection[str] | None = None,
+    exclude: str | Collection[str] | None = None,
     calibrated: bool = False,
     check: Callable[[Model], None] = lambda converted: None,
 ) -> Surgery[Model]:

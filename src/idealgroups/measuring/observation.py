@@ -49,13 +49,13 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Structure:
     """What the first pass found out about the normalization layers, by name.
 
     ``positions``: of the smallest call of each layer that ran. ``flat``: layers whose every call had one position.
     ``weights``: the shapes of the weight layer that a norm belongs to. ``functional``: functions that
     normalize, by the module that calls them. ``silent_norms``: layers that did not run. ``odd``: layers that are called
-    in a way that no group norm can be called, and why.
+    in a way that no group norm can be called, and why. ``output``: the shape of the model's output.
     """
 
     positions: Mapping[str, int]
@@ -64,3 +64,4 @@ class Survey:
     functional: Mapping[str, str]
     silent_norms: tuple[str, ...]
     odd: Mapping[str, str]
+    output: str

@@ -25,7 +25,7 @@ from .function_calls import FunctionalNorms, NoDropout
 from .graph import has_reentrant_checkpoint, leaves, movable, nodes_behind
 from .loss import Loss, random_projection
 from .moments import curves_of_calls
-from .observation import Observation, Optimizer, Survey
+from .observation import Observation, Optimizer, Structure
 from .prepare import Scratch, Weight, scratch_copy
 from .regroup import Calls, regrouped
 from .trace import Trace
@@ -33,12 +33,16 @@ from .trace import Trace
 
 @dataclass
 class _Pass:
-    """What one pass collects. ``in_line``: ids of the parameters that planned norms lie behind."""
+    """What one pass collects. ``in_line``: ids of the parameters that planned norms lie behind.
+
+    ``output``: the shape of what the model returned.
+    """
 
     calls: Calls
     trace: Trace = field(default_factory=Trace)
     squares: Mapping[str, float] = field(default_factory=dict)
     in_line: frozenset[int] = frozenset()
+    output: str = ""
 
 
 class Observer:
@@ -115,20 +119,21 @@ class Observer:
         """Names of parameters that were initialised to contribute nothing and are measured switched on."""
         return self._scratch.woken
 
-    def survey(self) -> tuple[Survey, Observation]:
+    def survey(self) -> tuple[Structure, Observation]:
         """Run the model as it is; return which norms run, on how many positions, and which weights feed them."""
         trace = Trace()
         functional = FunctionalNorms(lambda: (at.name, at.module) if (at := trace.innermost) else None, self.norms)
         with functional:
             seen = self._run(_Pass(Calls({}, False), trace))
         calls = {name: counts for name, counts in seen.calls.positions.items() if name not in seen.calls.odd}
-        survey = Survey(
+        survey = Structure(
             positions={name: min(counts) for name, counts in calls.items()},
             flat=frozenset(name for name, counts in calls.items() if max(counts) == 1),
             weights=trace.weights(calls),
             functional=functional.found,
             silent_norms=tuple(name for name in self.norms if name not in calls and name not in seen.calls.odd),
             odd=seen.calls.odd,
+            output=seen.output,
         )
         return survey, self._observation(seen)
 
@@ -166,7 +171,7 @@ class Observer:
             regrouped(self.model, self.norms, calls, trace),
             trace.follow(self.model, owners),
         ):
-            self._backward(self._forward(trace), seen)
+            self._backward(self._forward(seen), seen)
         return seen
 
     @contextmanager
@@ -185,9 +190,10 @@ class Observer:
         finally:
             self._snapshot.restore()
 
-    def _forward(self, trace: Trace) -> list[Tensor]:
+    def _forward(self, seen: _Pass) -> list[Tensor]:
         """Run the model and return its losses."""
-        output = self._output(trace)
+        output = self._output(seen.trace)
+        seen.output = describe(output)
         losses = []
         for function in self._losses:
             try:

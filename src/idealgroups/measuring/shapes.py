@@ -17,7 +17,7 @@ from ..norms import Inventory, inventory
 from ..sandbox.calling import call_model, describe
 from ..sandbox.supported import refuse_unsupported
 from ..sandbox.tree import tree_map
-from .observation import Survey
+from .observation import Structure
 from .prepare import find_weights
 from .trace import Trace
 
@@ -40,7 +40,7 @@ def has_values(model: nn.Module) -> bool:
 
 def survey_shapes(
     model: nn.Module, example_inputs: Any, skip: Callable[[str], str | None] = lambda name: None
-) -> tuple[Inventory, Survey]:
+) -> tuple[Inventory, Structure]:
     """Return which normalization layers run, on how many positions, and the shapes of the weights that feed them.
 
     Args:
@@ -64,22 +64,23 @@ def survey_shapes(
             if name in found.norms:
                 stack.callback(_note_calls(name, module, positions, trace).remove)
         try:
-            call_model(twin, inputs)
+            output = describe(call_model(twin, inputs))
         except Exception as error:
             raise IdealGroupsError(
                 f"the model cannot run on shapes alone, it raised {one_line(error)} on {describe(example_inputs)}; "
                 "give inputs that fit, or build it with values on a real device.",
                 cause=error,
             ) from None
-    survey = Survey(
+    structure = Structure(
         positions={name: min(counts) for name, counts in positions.items()},
         flat=frozenset(name for name, counts in positions.items() if max(counts) == 1),
         weights=trace.weights(positions),
         functional={},
         silent_norms=tuple(name for name in found.norms if name not in positions),
         odd={},
+        output=output,
     )
-    return found, survey
+    return found, structure
 
 
 def _note_calls(name: str, module: nn.Module, positions: dict[str, list[int]], trace: Trace) -> RemovableHandle:

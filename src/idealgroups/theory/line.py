@@ -30,7 +30,7 @@ def trend_error(values: Floats) -> float:
     many ranks off the middle.
 
     >>> round(trend_error(np.array([0.0, 1.0, 0.0, 1.0])), 3)
-    1.5
+    1.472
     """
     n = len(values)
     if n < 3:
