@@ -25,7 +25,11 @@ from idealgroups.cli.networks import load_model
 from idealgroups.synthetic import synthetic
 
 app = App(help=__doc__)
-MODELS = ("torchvision:resnet18", "torchvision:resnet50", "torchvision:resnet101")
+MODELS = (
+    *(f"torchvision:{name}" for name in ("resnet18", "resnet50", "resnet101", "mobilenet_v2", "densenet121")),
+    *(f"timm:{name}" for name in ("resnetv2_18", "convnext_atto", "regnetx_002", "ghostnet_050", "cspresnet50")),
+    *(f"timm:{name}" for name in ("efficientnet_b0", "mobilenetv3_small_100", "repvgg_a0", "seresnet18", "dla34")),
+)
 
 
 def step(model: torch.nn.Module, x: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:

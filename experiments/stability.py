@@ -1,7 +1,7 @@
 """How much a plan moves with the number of outputs, the seed, the kind of input, the batch and the resolution.
 
     python -m experiments.stability run [NETWORK ...]     # measures what is not measured yet
-    python -m experiments.stability report                # writes experiments/stability.md
+    python -m experiments.stability report                # writes the table of docs/choices.md
 
 One factor at a time is changed around ten outputs, 1/f noise and a batch of eight. ``first`` is the first rule.
 """
@@ -33,7 +33,7 @@ from idealgroups.theory.strategies import Isometric
 
 app = App(help=__doc__)
 RESULTS = Path(__file__).with_suffix(".jsonl")
-REPORT = Path(__file__).with_suffix(".md")
+REPORT = Path(__file__).parents[1] / "docs" / "choices.md"
 CLASSES = (2, 10, 100, 1000)
 
 

@@ -40,7 +40,7 @@ from idealgroups.theory.strategies import parse_strategy
 app = App(help=__doc__)
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "pilots" / "positions.jsonl"
-DOCUMENT = ROOT / "docs" / "theory.md"
+DOCUMENT = ROOT / "docs" / "choices.md"
 BATCH, EPOCHS = 64, 3
 
 CHOICES = {

@@ -34,7 +34,7 @@ from idealgroups.theory.strategies import Strategy, parse_strategy
 app = App(help=__doc__)
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "pilots" / "rule.jsonl"
-DOCUMENT = ROOT / "docs" / "theory.md"
+DOCUMENT = ROOT / "docs" / "choices.md"
 
 
 LEAST = (4, 16, 32, 64, 128)
