@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import networks
 from idealgroups import IdealGroupsError
+from idealgroups.measuring.backward import norm
 from idealgroups.measuring.observer import Observer
 from idealgroups.synthetic import synthetic
 from idealgroups.theory.formulas import divisors
@@ -344,3 +345,12 @@ def test_checkpointed_models_do_not_count_twice() -> None:
     assert np.allclose(plain.measured.line, again.measured.line, atol=1e-5)
     for name, curve in plain.curves.items():
         assert np.allclose(curve.projection, again.curves[f"net.{name}"].projection, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1.0, 1e20, 1e30])
+@pytest.mark.parametrize("shape", [(7,), (64, 100), (5, 1024), (2000, 3)])
+def test_the_norm_is_exact_at_every_scale(scale: float, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape) * scale
+    expected = float(x.double().square().sum().sqrt())
+    assert float(norm(x)) == pytest.approx(expected, rel=1e-6)
+    assert float(norm(x.mT if x.ndim > 1 else x)) == pytest.approx(expected, rel=1e-6)

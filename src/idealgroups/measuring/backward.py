@@ -13,6 +13,10 @@ from ..errors import IdealGroupsError, is_out_of_memory, one_line
 from .graph import leaves, nodes_behind
 from .prepare import Weight
 
+_BLOCK = 1024
+_TINY = 1e-15
+"""Squares of values below this lose digits in single precision."""
+
 Begin = Callable[[], None]
 """Called before each backward pass."""
 
@@ -63,7 +67,10 @@ def squares_at_the_end(
 
 @torch.no_grad()
 def norm(x: Tensor) -> Tensor:
-    """Return the Frobenius norm in double precision, of real, complex, dense and sparse tensors.
+    """Return the Frobenius norm as a double, of real, complex, dense and sparse tensors.
+
+    Blocks are summed up in the tensor's own precision, which is ten times as fast as in double precision, unless the
+    squares of the values are out of its range.
 
     >>> float(norm(torch.tensor([3 + 0j, 4j]))), float(norm(torch.eye(4).to_sparse()))
     (5.0, 2.0)
@@ -72,8 +79,15 @@ def norm(x: Tensor) -> Tensor:
         x = x.coalesce().values() if x.layout is torch.sparse_coo else x.values()
     if x.is_complex():
         x = torch.view_as_real(x.resolve_conj())
-    size: Tensor = torch.linalg.vector_norm(x, dtype=torch.float64)
-    return size
+    if x.is_contiguous() and x.numel() >= _BLOCK:
+        blocks, rest = x.flatten().tensor_split([x.numel() // _BLOCK * _BLOCK])
+        sizes = torch.cat(
+            [torch.linalg.vector_norm(blocks.view(-1, _BLOCK), dim=1), torch.linalg.vector_norm(rest)[None]]
+        )
+        size = torch.linalg.vector_norm(sizes, dtype=torch.float64)
+        if torch.isfinite(size) and size > _TINY * x.numel() ** 0.5:
+            return size
+    return torch.linalg.vector_norm(x, dtype=torch.float64)
 
 
 @contextmanager
