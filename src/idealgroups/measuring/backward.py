@@ -84,10 +84,11 @@ def norm(x: Tensor) -> Tensor:
         sizes = torch.cat(
             [torch.linalg.vector_norm(blocks.view(-1, _BLOCK), dim=1), torch.linalg.vector_norm(rest)[None]]
         )
-        size = torch.linalg.vector_norm(sizes, dtype=torch.float64)
+        size: Tensor = torch.linalg.vector_norm(sizes, dtype=torch.float64)
         if torch.isfinite(size) and size > _TINY * x.numel() ** 0.5:
             return size
-    return torch.linalg.vector_norm(x, dtype=torch.float64)
+    exact: Tensor = torch.linalg.vector_norm(x, dtype=torch.float64)
+    return exact
 
 
 @contextmanager

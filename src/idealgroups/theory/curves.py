@@ -73,10 +73,17 @@ def grouped(x: Floats, c: int) -> Floats:
     return x.reshape(len(x), -1, c)
 
 
+def group_sum(x: Floats, c: int) -> Floats:
+    """(N, C) → (N, C/c): sums over each group; a matrix product, which is several times as fast as ``sum``."""
+    total: Floats = grouped(x, c) @ np.ones(c)
+    return total
+
+
 def group_variance(moments: Moments, c: int) -> Floats:
     """Variance of each group, (N, G): mean of the variances plus variance of the means; no cancellation."""
-    variance: Floats = grouped(moments.var, c).mean(-1) + grouped(moments.mean, c).var(-1)
-    return variance
+    means = grouped(moments.mean, c)
+    deviations = means - group_sum(moments.mean, c)[..., None] / c
+    return (group_sum(moments.var, c) + deviations**2 @ np.ones(c)) / c
 
 
 def log_amplification(moments: Sequence[Moments], c: int) -> float:
@@ -104,10 +111,10 @@ def kept_share(moments: Sequence[Moments], c: int) -> float:
         m = c * one.positions
         var = group_variance(one, c)
         s2 = var + one.eps
-        along_mean = grouped(one.grad_sum, c).sum(-1)
-        mean = grouped(one.mean, c).mean(-1)
-        along_signal = (grouped(one.grad_dot, c).sum(-1) - mean * along_mean) / np.sqrt(s2)
-        square = grouped(one.grad_square, c).sum(-1)
+        along_mean = group_sum(one.grad_sum, c)
+        mean = group_sum(one.mean, c) / c
+        along_signal = (group_sum(one.grad_dot, c) - mean * along_mean) / np.sqrt(s2)
+        square = group_sum(one.grad_square, c)
         removed = along_mean**2 / m + along_signal**2 / m * (2 - var / s2)
         total += float(np.sum(square / s2))
         kept += float(np.sum(np.maximum(square - removed, 0) / s2))
