@@ -61,6 +61,13 @@ def test_a_trained_network_is_calibrated_by_default(trained):
     torch.testing.assert_close(trained.state_dict(), before, rtol=0, atol=0)
 
 
+def test_few_of_many_samples_run_backward(trained):
+    """Memory: planning keeps every activation for the backward pass, calibration keeps none."""
+    _, plan = ig.convert(trained, samples(128))
+    assert plan.input.startswith("16x3x12x12")
+    assert plan.calibrated_on == 128
+
+
 def test_the_plan_says_what_was_calibrated(trained):
     _, plan = ig.convert(trained, samples(128))
     assert "residual" in str(plan)
@@ -118,6 +125,18 @@ def test_the_settings_travel_with_the_weights(trained):
 def test_the_plan_carries_eps_to_another_network(trained):
     _, plan = ig.convert(trained, samples(128))
     built = ig.apply(network(), plan)
+    assert [built[i].eps for i in (1, 4)] == [site.eps for site in plan.sites]
+
+
+def test_a_network_built_with_the_plan_has_its_eps(trained):
+    _, plan = ig.convert(trained, samples(128))
+
+    def build(norm_layer):
+        net = network()
+        net[1], net[4] = norm_layer(16), norm_layer(32)
+        return net
+
+    built = build(ig.norm_layer(plan, build))
     assert [built[i].eps for i in (1, 4)] == [site.eps for site in plan.sites]
 
 

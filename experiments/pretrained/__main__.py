@@ -84,7 +84,7 @@ def _measure(record: dict[str, Any], make: Callable[[], dict[str, Any]], done: s
 
 
 def _key(record: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(record.get(key) for key in ("part", "network", "seed", "arm", "batch", "budget", "samples"))
+    return tuple(record.get(key) for key in ("part", "network", "seed", "arm", "batch", "budget", "samples", "epsilon"))
 
 
 def _known(given: str, known: dict[str, Any], what: str) -> list[str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from opacus import PrivacyEngine
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from .arms import SAMPLES, Converted, convert
 from .data import Split, Task
@@ -43,6 +46,11 @@ TUNED = (
 STEPS = (0, 50, 150, 500)
 RATES = {2: 0.001, 32: 0.01}
 """Of fine-tuning, by batch size: SGD with momentum 0.9, constant."""
+
+PRIVATE = ("opacus", "calibrated: faithful", "naive: one", "calibrated: one")
+EPSILONS = (8.0, 3.0)
+PRIVATE_BATCH, PRIVATE_RATE = 256, 0.1
+"""Of private fine-tuning: one epoch of SGD with momentum 0.9, gradients clipped to 1."""
 
 
 def pool(task: Task) -> Tensor:
@@ -104,6 +112,44 @@ def _train_frozen(model: nn.Module, data: list[tuple[Tensor, Tensor]], optimizer
         optimizer.step()
 
 
+def private(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record, Make]]:
+    """Fine-tuning with differential privacy (Opacus) on the fresh labelled samples; public ones for calibration."""
+    for epsilon in EPSILONS:
+        for arm in PRIVATE:
+            yield (
+                {"arm": arm, "epsilon": epsilon},
+                lambda arm=arm, epsilon=epsilon: _private(arm, epsilon, trained, task, seed),
+            )
+
+
+def _private(arm: str, epsilon: float, trained: nn.Module, task: Task, seed: int) -> Record:
+    model = convert(arm, trained, task.base.x[:SAMPLES], seed).model  # what it was pretrained on is public
+    few = Split(task.test.x[:2000], task.test.y[:2000])
+    before = score(model, few, task.num_classes)
+    torch.manual_seed(seed)
+    loader = DataLoader(TensorDataset(task.fresh.x, task.fresh.y), batch_size=PRIVATE_BATCH)
+    optimizer = torch.optim.SGD(model.parameters(), lr=PRIVATE_RATE, momentum=0.9)
+    engine = PrivacyEngine()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on its random numbers, which are good enough for an experiment
+        model.train()
+        private_model, optimizer, loader = engine.make_private_with_epsilon(
+            module=model,
+            optimizer=optimizer,
+            data_loader=loader,
+            target_epsilon=epsilon,
+            target_delta=1e-5,
+            epochs=1,
+            max_grad_norm=1.0,
+        )
+        for x, y in loader:
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(private_model(x), y).backward()
+            optimizer.step()
+    after = score(model, few, task.num_classes)
+    return {"before": round(before, 2), "score": round(after, 2), "noise": round(optimizer.noise_multiplier, 3)}
+
+
 def _scored(made: Converted, task: Task) -> Record:
     return {
         "score": round(score(made.model, task.test, task.num_classes), 2),
@@ -113,4 +159,4 @@ def _scored(made: Converted, task: Task) -> Record:
     }
 
 
-PARTS = {"kept": kept, "budgets": budgets, "samples": samples, "tune": tune}
+PARTS = {"kept": kept, "budgets": budgets, "samples": samples, "tune": tune, "private": private}

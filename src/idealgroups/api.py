@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from .calibration.batches import count_samples, read_batches
+from .calibration.batches import count_samples, first_samples, read_batches
 from .calibration.calibrate import MAX_SAMPLES
 from .closed import plan_from_shapes
 from .conversion.restoring import restore
@@ -34,6 +34,9 @@ from .theory.strategies import BASELINES, Strategy, parse_strategy
 from .trial import replace_and_try
 
 Model = TypeVar("Model", bound=nn.Module)
+
+SAMPLES_TO_PLAN = 16
+"""How many of the samples to calibrate on the numbers of groups are planned with, where a plan measures gradients."""
 
 
 def plan(
@@ -172,6 +175,7 @@ def convert(
         calibrate: data to calibrate on instead of the example inputs: a batch, an iterable of batches or a
             ``DataLoader``, with or without labels. False keeps γ and β; True calibrates whether or not there are
             statistics.
+        optimizer: as in :func:`plan`.
         loss: as in :func:`plan`.
         seed: as in :func:`plan`.
         inplace: convert ``model`` itself, and return it.
@@ -234,6 +238,8 @@ def _convert(
     strategy = strategy or ("isometric" if batches is None else FAITHFUL)
     choosing = strategy == FAITHFUL
     chosen = parse_strategy("layer" if choosing else strategy)
+    if batches is not None:  # planning runs backward, which takes far more memory than calibration
+        example_inputs = first_samples(example_inputs, SAMPLES_TO_PLAN)
 
     def watch(tried: nn.Module) -> Observer:
         return Observer(tried, example_inputs, loss, seed, optimizer, patterns.why_not)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from idealgroups import IdealGroupsError
-from idealgroups.calibration.batches import count_samples, read_batches
+from idealgroups.calibration.batches import count_samples, first_samples, read_batches
 
 ONE = nn.Linear(3, 2)
 X, Y = torch.arange(30.0).reshape(10, 3), torch.arange(10)
@@ -68,3 +68,11 @@ def test_data_that_will_not_do_is_refused_in_one_sentence(data, why):
     with pytest.raises(IdealGroupsError, match=why) as caught:
         read_batches(ONE, data, 512)
     assert str(caught.value).count(". ") == 0
+
+
+def test_the_first_samples_of_batches_of_every_form():
+    assert torch.equal(first_samples(X, 3), X[:3])
+    assert first_samples({"a": X, "b": [Y]}, 3)["b"][0].tolist() == [0, 1, 2]
+    assert first_samples(X, 20) is X
+    pair = (X, Y[:4])  # not one size, so nobody knows which dimension the samples are in
+    assert first_samples(pair, 3) is pair

@@ -60,6 +60,28 @@ def count_samples(batches: Iterable[Any]) -> int:
     return sum(map(_samples, batches))
 
 
+def first_samples(batch: Any, count: int) -> Any:
+    """The first ``count`` samples of a batch whose tensors all have as many; any other batch as it is.
+
+    >>> first_samples((torch.zeros(9, 3), torch.zeros(9)), 4)[0].shape
+    torch.Size([4, 3])
+    """
+    sizes = {len(tensor) if tensor.ndim else 0 for tensor in _tensors(batch)}
+    return _cut(batch, count) if len(sizes) == 1 and sizes.pop() > count else batch
+
+
+def _cut(value: Any, count: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[:count]
+    if isinstance(value, Mapping):
+        return {key: _cut(item, count) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_cut(item, count) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_cut(item, count) for item in value)
+    return value
+
+
 def move(value: Any, device: torch.device) -> Any:
     """A copy of a batch on ``device``, in float32 where it was in half precision."""
     if isinstance(value, Tensor):

@@ -35,7 +35,7 @@ def norm_layer(
         plan: for this network, with batch norm or any other norm.
         build: called as ``build(norm_layer=...)``; returns the network.
         act_layer: for timm's networks with norm-plus-activation layers, the activation that follows.
-        eps: of all layers; networks that pass ``eps`` themselves have their own.
+        eps: of all layers; networks that pass ``eps`` themselves have their own, and so has a calibrated plan.
 
     Raises:
         IdealGroupsError: the plan is for another network, or some layers are not made with ``norm_layer``. The factory
@@ -64,6 +64,8 @@ def norm_layer(
                 f"call {number} of norm_layer should make {site.name} with {site.num_channels} channels, but asks for "
                 f"{num_channels}: give norm_layer the same function that builds the network."
             )
+        if site.eps is not None:
+            settings["eps"] = site.eps
         layer = style.make(site.num_groups, num_channels, **settings)
         carry(layer, [""])
         return layer
