@@ -17,6 +17,7 @@ from .fingerprint import fingerprint
 from .measuring.loss import Loss
 from .measuring.observation import Observation, Optimizer, Structure
 from .measuring.observer import Observer
+from .norms.purpose import remarks
 from .norms.twins import find_twins
 from .progress import Steps
 from .records import Gradients, NotUnderstood, Site
@@ -273,9 +274,16 @@ def _share(seen: Observation, observer: Observer) -> float:
 
 def _facts(observer: Observer, structure: Structure) -> tuple[_Facts, ...]:
     facts = []
+    others = remarks(observer.model, observer.norms, [weight.owner for weight in observer.weights])
     for name, positions in structure.positions.items():
         norm = observer.norms[name]
-        note = "γ = 0 measured as 1" if f"{name}.{norm.weight}" in observer.woken else ""
+        notes = [
+            "γ = 0 measured as 1" if f"{name}.{norm.weight}" in observer.woken else "",
+            others.get(name, ""),
+            "normalizes over rows that are no samples (nodes, points), and a group norm each row by itself"
+            if norm.over_batch and name in structure.flat and structure.samples[name] not in observer.sizes
+            else "",
+        ]
         layer = Layer(
             name=name,
             num_channels=norm.num_channels,
@@ -283,7 +291,7 @@ def _facts(observer: Observer, structure: Structure) -> tuple[_Facts, ...]:
             flat=name in structure.flat,
             weight=structure.weights.get(name),
         )
-        facts.append(_Facts(norm.kind, norm.num_groups, note, layer))
+        facts.append(_Facts(norm.kind, norm.num_groups, "; ".join(filter(None, notes)), layer))
     return tuple(facts)
 
 

@@ -188,7 +188,7 @@ def test_a_group_norm_in_their_place_computes_the_same(name: str) -> None:
     expected = layer(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # trained layers change
-        new = ig.apply(plan_for(net, {"0": groups or 1}), net)
+        new = ig.apply(net, plan_for(net, {"0": groups or 1}))
     assert isinstance(new[0], nn.GroupNorm)
     if "batch norm" not in name:
         torch.testing.assert_close(new(x), expected, rtol=2e-3, atol=2e-3)

@@ -52,13 +52,15 @@ class Observation:
 class Structure:
     """What the first pass found out about the normalization layers, by name.
 
-    ``positions``: of the smallest call of each layer that ran. ``flat``: layers whose every call had one position.
+    ``positions``: of the smallest call of each layer that ran. ``samples``: N of its (N, C, …). ``flat``: layers whose
+    every call had one position.
     ``weights``: the shapes of the weight layer that a norm belongs to. ``functional``: functions that
     normalize, by the module that calls them. ``silent_norms``: layers that did not run. ``odd``: layers that are called
     in a way that no group norm can be called, and why. ``output``: the shape of the model's output.
     """
 
     positions: Mapping[str, int]
+    samples: Mapping[str, int]
     flat: frozenset[str]
     weights: Mapping[str, WeightShape]
     functional: Mapping[str, str]

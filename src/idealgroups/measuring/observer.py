@@ -19,6 +19,7 @@ from ..records import WeightGradient
 from ..sandbox.calling import call_model, copy_inputs, describe
 from ..sandbox.generators import check_seed, sandbox
 from ..sandbox.snapshot import Snapshot
+from ..sandbox.tree import tree_leaves
 from .backward import norm, squares_at_once, squares_at_the_end
 from .diagnosis import refuse_empty_inputs, value_range, what_the_model_raised
 from .function_calls import FunctionalNorms, NoDropout
@@ -110,6 +111,16 @@ class Observer:
         return self.found.norms
 
     @property
+    def weights(self) -> tuple[Weight, ...]:
+        """The weight layers of the copy."""
+        return self._weights
+
+    @property
+    def sizes(self) -> frozenset[int]:
+        """The sizes of the first axes of the example inputs."""
+        return frozenset(len(leaf) for leaf in tree_leaves(self._inputs) if isinstance(leaf, Tensor) and leaf.ndim)
+
+    @property
     def num_values(self) -> int:
         """How many values the parameters have, without embeddings and norms: what weights should be most of."""
         return self._scratch.num_values
@@ -128,6 +139,7 @@ class Observer:
         calls = {name: counts for name, counts in seen.calls.positions.items() if name not in seen.calls.odd}
         survey = Structure(
             positions={name: min(counts) for name, counts in calls.items()},
+            samples=seen.calls.samples,
             flat=frozenset(name for name, counts in calls.items() if max(counts) == 1),
             weights=trace.weights(calls),
             functional=functional.found,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from ..errors import IdealGroupsError, internal
-from ..norms import Norm
+from ..norms import Norm, disagreement
+from ..norms.recognise import is_trusted
 from .moments import Call, forward_moments, gradient_sums
 from .trace import Trace
 from .transforms import is_differentiated, is_transformed, ordinary, outside_of_transforms
@@ -25,9 +26,10 @@ class Calls:
     """What the normalization layers did in one pass, by name.
 
     ``groups``: the numbers of groups to use; other layers stay as they are. ``with_moments``: whether to keep moments
-    of the regrouped layers. ``positions``: of each call. ``odd``: why a layer was called in a way that no group norm
-    can be. ``outputs``: the nodes of the autograd graph that the layers left. ``differentiated``: layers that the model
-    itself differentiated. ``backward`` counts the backward passes that have begun, of ``backwards`` in all.
+    of the regrouped layers. ``positions``: of each call. ``samples``: of the last one. ``odd``: why a layer was called
+    in a way that no group norm can be. ``outputs``: the nodes of the autograd graph that the layers left.
+    ``differentiated``: layers that the model itself differentiated. ``backward`` counts the backward passes that have
+    begun, of ``backwards`` in all.
     """
 
     groups: Mapping[str, int]
@@ -35,6 +37,7 @@ class Calls:
     backwards: int = 1
     backward: int = 0
     positions: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    samples: dict[str, int] = field(default_factory=dict)
     moments: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
     odd: dict[str, str] = field(default_factory=dict)
     outputs: list[tuple[str, Node]] = field(default_factory=list)
@@ -83,9 +86,10 @@ class _Regrouped:
             return self._odd_call(why, x, args, kwargs)
         with internal(f"recording a call of {self._name}"):
             self._calls.positions[self._name].append(x.shape[2:].numel())
+            self._calls.samples[self._name] = x.shape[0]
             self._trace.norm_runs(self._name, x)
         groups = self._calls.groups.get(self._name)
-        y = self._as_it_is(x, args, kwargs) if groups is None else self._with_groups(x, groups)
+        y = self._checked(x, args, kwargs) if groups is None else self._with_groups(x, groups)
         with internal(f"recording a call of {self._name}"):
             self._record(y)
         return y
@@ -95,6 +99,17 @@ class _Regrouped:
         if self._name in self._calls.groups:
             raise IdealGroupsError(f"{self._name} {why}; leave it out with exclude={self._name!r}.")
         return self._as_it_is(x, args, kwargs)
+
+    def _checked(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the layer itself, and note where it does on this input something else than it was taken for."""
+        before = None if is_trusted(self._module) or is_transformed(x) else x.detach().clone()
+        y = self._as_it_is(x, args, kwargs)
+        if before is not None:
+            with internal(f"checking a call of {self._name}"):
+                why = disagreement(self._module, self._norm, before, y.detach() if isinstance(y, Tensor) else y)
+                if why is not None:
+                    self._calls.odd.setdefault(self._name, why)
+        return y
 
     def _as_it_is(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the layer itself; batch norm as in training, unless one value a channel leaves nothing to normalize."""

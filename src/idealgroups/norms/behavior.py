@@ -216,6 +216,12 @@ def _scaled(twin: nn.Module, norm: Norm, z: Tensor) -> Tensor:
     return z if beta is None else z + beta.reshape(-1, *ones)
 
 
+def applied(module: nn.Module, norm: Norm, x: Tensor) -> Tensor:
+    """What ``norm`` makes of ``x`` with the parameters of ``module``, normalizing over what is there."""
+    guess = _Guess(norm.num_groups, norm.over_batch)
+    return norm.finish(module, _scaled(module, norm, guess.normalize(x, norm.eps)))
+
+
 def _is_affine(x: Tensor, y: Tensor) -> bool:
     """Whether each channel of ``y`` is one straight line in ``x``, as with running statistics."""
     x, y = (v.movedim(1, 0).flatten(1).double() for v in (x, y))

@@ -16,6 +16,7 @@ from ..sandbox.copying import attributes
 from ..sandbox.supported import is_lazy
 from .behavior import Odd, identify
 from .norm import Inventory, Norm
+from .purpose import split_pairs
 from .textbook import deviation_from_textbook
 
 _ODD_NORMS = re.compile(
@@ -48,7 +49,7 @@ def inventory(model: nn.Module, skip: Callable[[str], str | None] = lambda name:
     unknown = []
     for name, module in model.named_modules():
         norm = _by_class(module)
-        if _is_trusted(module):
+        if is_trusted(module):
             found: Norm | Odd | None = norm if norm is None else _checked(module, norm)
         elif not _may_normalize(module, norm):
             found = None
@@ -65,10 +66,15 @@ def inventory(model: nn.Module, skip: Callable[[str], str | None] = lambda name:
             odd[name] = found.why
         else:
             unknown.append((name, module))
+    for name, why in split_pairs(model, norms).items():
+        del norms[name]
+        odd[name] = why
     for name, module in unknown:
         if _ODD_NORMS.search(type(module).__name__) and skip(name) is None:
             inside = f"{name}." if name else ""
-            if not any(other.startswith(inside) for other in norms):  # else a block that is named after the norm in it
+            if not any(
+                other.startswith(inside) for other in (*norms, *odd)
+            ):  # else a block that is named after the norm in it
                 odd[name] = f"{type(module).__name__} normalizes in a way of its own, which no group norm stands for"
     return Inventory(norms=norms, odd=odd, tokens=frozenset(tokens), skipped=skipped)
 
@@ -121,7 +127,7 @@ def _is_frozen_batch_norm(module: nn.Module) -> bool:
     return frozen and all(isinstance(module._buffers.get(name), Tensor) for name in names)
 
 
-def _is_trusted(module: nn.Module) -> bool:
+def is_trusted(module: nn.Module) -> bool:
     """Torch's own forward is what its documentation says; a lazy layer cannot run yet."""
     return is_lazy(module) or (type(module).forward.__module__ or "").startswith(("torch.nn.modules.", "idealgroups."))
 
@@ -159,7 +165,7 @@ def _checked(module: nn.Module, norm: Norm) -> Norm | Odd:
         if own:
             listed = ", ".join(own)
             return Odd(f"{norm.kind} has parameters or layers of its own ({listed}), which a group norm would lose")
-    why = None if _is_trusted(module) else deviation_from_textbook(module, norm)
+    why = None if is_trusted(module) else deviation_from_textbook(module, norm)
     return norm if why is None else Odd(why)
 
 

@@ -1,0 +1,76 @@
+"""A layer that does something else on the shapes of the model than on those it was tried on is left and named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import idealgroups as ig
+
+IMAGES = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+class WindowNorm(nn.Module):
+    """FedML: group norm on small images, windows on large ones."""
+
+    def __init__(self, channels: int, groups: int = 2, window: int = 8) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.groups, self.window = groups, window
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] > self.window:
+            x = x - F.avg_pool2d(x, 3, 1, 1)
+        return F.group_norm(x, self.groups, self.weight, self.bias)
+
+
+class SwapNorm(nn.BatchNorm1d):
+    """For (N, T, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mT).mT
+
+
+class ClippedNorm(nn.BatchNorm2d):
+    """Clips where it is wide enough."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-1, 1) if x.shape[-1] > 8 else super().forward(x)
+
+
+def net(norm: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
+
+
+@pytest.mark.parametrize("norm", [WindowNorm(8), ClippedNorm(8)])
+def test_what_differs_on_the_models_own_shapes_is_left_and_named(norm: nn.Module) -> None:
+    with pytest.warns(UserWarning, match=r"stay as they are \(first: 1"):
+        new, plan = ig.convert(net(norm), IMAGES)
+    assert plan.num_groups.keys() == {"4"}
+    assert [item.name for item in plan.not_understood] == ["1"]
+    assert "(4, 8, 10, 10)" in plan.not_understood[0].why
+    assert type(new[1]) is type(norm)
+
+
+def test_the_same_layer_is_planned_where_it_is_the_standard_one() -> None:
+    assert ig.plan(net(WindowNorm(8)), IMAGES[..., :8, :8]).num_groups.keys() == {"1", "4"}
+
+
+@pytest.mark.parametrize("length", [10, 32])
+def test_a_layer_that_moves_axes_does_not_stop_the_rest(length: int) -> None:
+    class Series(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.n, self.b = nn.Linear(6, 32), SwapNorm(32), nn.Linear(32, 32)
+            self.m, self.h = nn.BatchNorm1d(32), nn.Linear(32, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.h(self.m(self.b(self.n(self.a(x)).relu()).mean(1)).relu())
+
+    new, plan = ig.convert(Series(), torch.randn(4, length, 6))
+    assert plan.num_groups.keys() == {"m"}
+    assert [item.name for item in plan.not_understood] == ["n"]
+    assert type(new.n) is SwapNorm
+    assert ig.convert(Series(), torch.randn(4, length, 6), exclude="n")[1].num_groups.keys() == {"m"}
