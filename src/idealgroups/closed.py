@@ -11,7 +11,9 @@ from torch import nn
 from .errors import IdealGroupsError, NoNormalizationError
 from .fingerprint import fingerprint
 from .measuring.observation import Observation, Optimizer
+from .measuring.prepare import find_weights
 from .measuring.shapes import survey_shapes
+from .norms.purpose import remarks
 from .records import NotUnderstood, Site
 from .results import Plan
 from .sandbox.calling import describe
@@ -58,6 +60,7 @@ def plan_from_shapes(
         )
     choice: Choice[Observation] = strategy.choose(layers, _never)
     planned = {layer.name for layer in layers}
+    others = remarks(model, found.norms, [weight.owner for weight in find_weights(model, found)])
     missed = [NotUnderstood(name=layer, why="did not run on these inputs") for layer in structure.silent_norms]
     missed += [
         NotUnderstood(name=layer, why="has one or two values to normalize")
@@ -83,7 +86,7 @@ def plan_from_shapes(
                 ideal=choice.ideals[layer.name],
                 num_groups=choice.groups[layer.name],
                 gain=math.nan,
-                note=choice.notes.get(layer.name, ""),
+                note="; ".join(filter(None, (others.get(layer.name), choice.notes.get(layer.name)))),
             )
             for layer in layers
         ),

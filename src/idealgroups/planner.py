@@ -281,7 +281,7 @@ def _facts(observer: Observer, structure: Structure) -> tuple[_Facts, ...]:
             "γ = 0 measured as 1" if f"{name}.{norm.weight}" in observer.woken else "",
             others.get(name, ""),
             "normalizes over rows that are no samples (nodes, points), and a group norm each row by itself"
-            if norm.over_batch and name in structure.flat and structure.samples[name] not in observer.sizes
+            if norm.over_batch and name in structure.flat and structure.samples.get(name) not in (None, *observer.sizes)
             else "",
         ]
         layer = Layer(

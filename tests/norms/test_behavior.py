@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import idealgroups as ig
 from hand_plans import plan_for
+from idealgroups.measuring.prepare import find_weights
 from idealgroups.norms import inventory
 
 
@@ -371,3 +374,21 @@ def test_looking_prints_nothing_and_changes_nothing(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == ""
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("without_values", [torch.device("meta"), FakeTensorMode()])
+def test_layers_without_values_are_told_too(without_values: Any) -> None:
+    with without_values:
+        model = nn.Sequential(SamLayerNorm2d(8), EdmGroupNorm(8), Scaled(8), GhostlessBatchNorm(8))
+    found = inventory(model)
+    assert list(found.norms) == ["0", "1", "3"]
+    assert [weight.name for weight in find_weights(model, found)] == []
+
+
+class Scaled(LayerScale):
+    pass
+
+
+class GhostlessBatchNorm(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)

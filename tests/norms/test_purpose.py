@@ -12,12 +12,13 @@ IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 ROWS = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
 
 
-def notes(model: nn.Module, x: Tensor) -> dict[str, str]:
-    return {site.name: site.note for site in ig.plan(model, x, strategy="fixed-32").sites}
+def notes(model: nn.Module, x: Tensor, strategy: str = "isometric") -> dict[str, str]:
+    return {site.name: site.note for site in ig.plan(model, x, strategy=strategy).sites}
 
 
 def test_a_batch_norm_that_standardizes_the_features_is_pointed_out() -> None:
     model = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2))
+    assert "standardizes the input features" in notes(model, ROWS, "block")["0"]
     told = notes(model, ROWS)
     assert "standardizes the input features" in told["0"]
     assert "standardizes" not in told["2"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..records import Gradients, WeightGradient
@@ -60,10 +60,10 @@ class Structure:
     """
 
     positions: Mapping[str, int]
-    samples: Mapping[str, int]
     flat: frozenset[str]
     weights: Mapping[str, WeightShape]
     functional: Mapping[str, str]
     silent_norms: tuple[str, ...]
     odd: Mapping[str, str]
     output: str
+    samples: Mapping[str, int] = field(default_factory=dict)

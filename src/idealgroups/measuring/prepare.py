@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import IdealGroupsError
 from ..norms import Inventory, Norm, inventory
 from ..sandbox.copying import copy_model
-from ..sandbox.supported import refuse_unsupported
+from ..sandbox.supported import has_values, refuse_unsupported
 
 SMALL_SCALE = 0.1
 """A scale that starts at or below this in every channel is a residual branch switched off at initialisation."""
@@ -110,7 +110,7 @@ def find_weights(model: nn.Module, found: Inventory | None = None) -> tuple[Weig
                 weights.setdefault(id(parameter), weight)
             elif parameter.ndim >= 2 and owner not in norms.odd:
                 weights.setdefault(id(parameter), weight)  # a linear layer of one feature
-            elif owner not in norms.odd and not bool((parameter == parameter.reshape(-1)[:1]).all()):
+            elif owner not in norms.odd and _varies(parameter):
                 flat.setdefault(id(parameter), weight)
     widths = {size for weight in weights.values() for size in weight.parameter.shape}
     widths |= {norm.num_channels for norm in norms.norms.values()}
@@ -129,6 +129,11 @@ def count_values(model: nn.Module, found: Inventory) -> int:
         if _is_differentiable(parameter)
     }
     return sum(parameters.values())
+
+
+def _varies(parameter: Tensor) -> bool:
+    """Whether the values differ; a tensor without values may."""
+    return not has_values(parameter) or not bool((parameter == parameter.reshape(-1)[:1]).all())
 
 
 def _is_differentiable(parameter: Tensor) -> bool:

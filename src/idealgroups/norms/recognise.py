@@ -72,9 +72,8 @@ def inventory(model: nn.Module, skip: Callable[[str], str | None] = lambda name:
     for name, module in unknown:
         if _ODD_NORMS.search(type(module).__name__) and skip(name) is None:
             inside = f"{name}." if name else ""
-            if not any(
-                other.startswith(inside) for other in (*norms, *odd)
-            ):  # else a block that is named after the norm in it
+            # Otherwise it is a block that is named after the norm in it.
+            if not any(other.startswith(inside) for other in (*norms, *odd)):
                 odd[name] = f"{type(module).__name__} normalizes in a way of its own, which no group norm stands for"
     return Inventory(norms=norms, odd=odd, tokens=frozenset(tokens), skipped=skipped)
 

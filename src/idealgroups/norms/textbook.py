@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..sandbox.supported import has_values
 from .norm import Norm
 from .trial import LOUD, example, first_shapes, last_shapes, quietly, run, twin_of
 
@@ -21,7 +22,7 @@ def deviation_from_textbook(module: nn.Module, norm: Norm) -> str | None:
     do not run. A group norm must also take another number of groups. A layer on the meta device, which cannot run, is
     believed.
     """
-    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+    if not all(has_values(tensor) for tensor in (*module.parameters(), *module.buffers())):
         return None
     try:
         twin = twin_of(module)

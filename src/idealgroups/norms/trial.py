@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..sandbox.copying import CopyAnyTensor
+from ..sandbox.supported import has_values
 
 LOUD = 10.0
 """γ on trial: so large that any bound on the output shows."""
@@ -43,17 +44,19 @@ def example(shape: torch.Size) -> Tensor:
 def twin_of(module: nn.Module) -> nn.Module:
     """A copy in float32 on the CPU, without hooks; with ones where there were no values."""
     with torch.inference_mode(False), CopyAnyTensor():
-        twin = copy.deepcopy(module)
-        if any(tensor.is_meta for tensor in (*twin.parameters(), *twin.buffers())):
-            twin.to_empty(device="cpu")
-            for tensor in (*twin.parameters(), *twin.buffers()):
-                tensor.data.fill_(1)
-        twin.float().cpu()
+        tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+        memo = {key: _ones(tensor) for key, tensor in tensors.items() if not has_values(tensor)}
+        twin = copy.deepcopy(module, memo).float().cpu()
     for part in twin.modules():
         for key, value in vars(part).items():
             if "hooks" in key and isinstance(value, dict):
                 value.clear()
     return twin
+
+
+def _ones(tensor: Tensor) -> Tensor:
+    ones = torch.ones(tensor.shape, dtype=tensor.dtype, device="cpu")
+    return nn.Parameter(ones, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else ones
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from collections.abc import Collection, Hashable
 import torch
 from torch import Tensor, nn
 
+from ..sandbox.supported import has_values
+
 _COPY = re.compile(
     r"(^|[._])(ema|teacher|target|momentum|mom|shadow|averaged|swa|offline|frozen|old"
     r"|(encoder|model|net|network|backbone)_(k|key)|key_(encoder|model|net|network|backbone))($|[._])"
@@ -82,8 +84,8 @@ def _structure(module: nn.Module) -> Hashable:
 
 
 def _is_random(tensor: Tensor) -> bool:
-    return not tensor.is_meta and tensor.numel() > 1 and not bool((tensor == tensor.reshape(-1)[:1].reshape(())).all())
+    return has_values(tensor) and tensor.numel() > 1 and not bool((tensor == tensor.reshape(-1)[:1].reshape(())).all())
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    return not a.is_meta and not b.is_meta and torch.equal(a, b.to(a.device))
+    return has_values(a) and has_values(b) and torch.equal(a, b.to(a.device))

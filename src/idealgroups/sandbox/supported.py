@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ..errors import IdealGroupsError
 
@@ -24,6 +25,11 @@ def is_lazy(module: nn.Module) -> bool:
     """An uninitialised lazy module, whose number of channels is not known yet."""
     has_uninitialized = getattr(module, "has_uninitialized_params", None)
     return bool(callable(has_uninitialized) and has_uninitialized())
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether the tensor holds numbers; those on the meta device and fake ones have a shape only."""
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
 def refuse_unsupported(model: nn.Module) -> None:
