@@ -23,6 +23,7 @@ from .conversion.travel import Settings
 from .errors import IdealGroupsError, one_line
 from .measuring.observation import Observation
 from .measuring.observer import Observer
+from .measuring.transforms import is_transformed
 from .norms import Norm, inventory
 from .results import Plan
 from .sandbox.copying import Model, copy_model
@@ -223,7 +224,7 @@ def _following(model: nn.Module, layers: frozenset[str], seen: _Seen) -> Iterato
 @torch.no_grad()
 def _constant(x: Any) -> bool:
     """Whether every channel of ``x``, of shape (N, C, …), has one value for all samples and positions."""
-    if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() <= x.shape[1]:
+    if not isinstance(x, Tensor) or is_transformed(x) or x.ndim < 2 or x.numel() <= x.shape[1]:
         return False
     dims = [dim for dim in range(x.ndim) if dim != 1]
     return bool((x.amax(dims) == x.amin(dims)).all())
@@ -232,4 +233,11 @@ def _constant(x: Any) -> bool:
 @torch.no_grad()
 def _alike(x: Any) -> bool:
     """Whether a tensor is the same for each of several samples."""
-    return isinstance(x, Tensor) and x.ndim > 1 and len(x) > 1 and x.numel() > 0 and bool((x == x[:1]).all())
+    return (
+        isinstance(x, Tensor)
+        and not is_transformed(x)
+        and x.ndim > 1
+        and len(x) > 1
+        and x.numel() > 0
+        and bool((x == x[:1]).all())
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from ..errors import IdealGroupsError
+from ..fingerprint import fingerprint
 from ..norms import Inventory, Norm, inventory
 from ..records import Planned, Site
 from ..selection import Patterns, nearest
@@ -36,7 +37,8 @@ def match(model: nn.Module, plan: Planned, patterns: Patterns) -> Work:
         IdealGroupsError: the first difference between the two, or a pattern that matches nothing.
 
     Warns:
-        UserWarning: the model has layers that the plan says nothing about, or that did not run when it was made.
+        UserWarning: the model has layers that the plan says nothing about, or that did not run when it was made; its
+            weights have other names or shapes than those of the network that the plan was made for.
     """
     if not isinstance(plan, Planned):
         raise IdealGroupsError(f"a Plan is needed, not a {type(plan).__name__}; make one with idealgroups.plan.")
@@ -65,6 +67,13 @@ def match(model: nn.Module, plan: Planned, patterns: Patterns) -> Work:
     normalizing = {name: _why_unchanged(name, found) for name in modules if name in found.names}
     others = {n: why for n, why in normalizing.items() if n not in work.left and id(modules[n]) not in planned}
     _leave(others, plan, patterns, work)
+    if plan.fingerprint and plan.fingerprint != fingerprint(model):
+        warnings.warn(
+            "the plan fits the normalization layers of this model, but was made for other weights (another number of "
+            "outputs, say), which can change the best numbers of groups; make a plan for this model.",
+            UserWarning,
+            stacklevel=outside(),
+        )
     return work
 
 
