@@ -1,188 +1,214 @@
-"""Results → rich tables. What is printed here and what ``print(plan)`` shows is the same."""
+"""Write plans, measurements and comparisons as plain text tables that end with a verdict."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
 
+from . import verdict
 from .records import Site
+from .text import (
+    columns,
+    decimal,
+    for_output,
+    interval,
+    output_width,
+    paragraph,
+    plural,
+    room_for_names,
+    shorten,
+    signed,
+)
 
 if TYPE_CHECKING:
     from .results import Measurement, Plan
 
-WIDTH = 140
+
+_TO = "\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}"
 
 
-def as_text(*parts: RenderableType, width: int = WIDTH) -> str:
-    """Rich renderables as plain text of ``width`` columns."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
-    for part in parts:
-        console.print(part)
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+def plan_text(plan: Plan, width: int | None = None, wide: bool = False) -> str:
+    """Return the table of a plan, a summary, what was not understood, and the verdict.
 
-
-def plan_table(plan: Plan) -> tuple[RenderableType, ...]:
-    """The table of a plan, its summary line, and what was not understood."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    table.add_column("kind", no_wrap=True)
-    calibrated = any(site.residual is not None for site in plan.sites)
-    for title in (
-        "channels",
-        "positions",
-        "before",
-        "ideal",
-        "groups",
-        "per group",
-        "gain",
-        *["residual"] * calibrated,
-    ):
-        table.add_column(title, justify="right", no_wrap=True)
-    for run in _runs(plan.sites):
-        site = run[0]
-        name = site.name or "(the model)"
-        table.add_row(
-            name if len(run) == 1 else f"{name} … {run[-1].name} ({len(run)})",
-            site.kind,
-            str(site.num_channels),
-            str(site.positions),
-            "-" if site.groups_before is None else str(site.groups_before),
-            _range([s.ideal for s in run]),
-            str(site.num_groups),
-            str(site.group_size),
-            _range([s.gain for s in run], digits=2),
-            *[_range([math.nan if s.residual is None else s.residual for s in run], digits=3)] * calibrated,
-        )
-    parts: list[RenderableType] = [table, Text(), Text(summary(plan))]
-    parts += [Text(expectation(plan))] if plan.calibrated_on is not None else []
-    parts += [Text(note) for note in _notes(plan.sites)]
-    parts += [Text(f"not understood: {miss.name or '(the model)'} {miss.why}") for miss in plan.not_understood]
-    return tuple(parts)
-
-
-def summary(plan: Plan) -> str:
-    """How many layers with which groups, what that does to the trend, and how far it was allowed to fall."""
-    groups = [site.num_groups for site in plan.sites]
-    widths = [site.group_size for site in plan.sites]
-    budget = "" if plan.budget is None else f", budget ε = {plan.budget:.3g}"
-    number = (
-        f"{groups[0]} group{'s' * (groups[0] > 1)}" if len(set(groups)) == 1 else f"{min(groups)}–{max(groups)} groups"
-    )
-    allowed = "" if plan.lowest_trend is None else f" (allowed: {_signed(plan.lowest_trend)})"
-    head = (
-        f"{plan.model} on {plan.input}, {plan.strategy}{budget}: {len(plan.sites)} layers with {number} "
-        f"(median {np.median(widths):g} channels per group)\n"
-    )
-    if math.isnan(plan.trend_before):
-        return f"{head}from shapes alone, nothing was computed or measured, {plan.seconds:.1f} s{_why(plan)}"
-    return (
-        f"{head}trend of log u {_signed(plan.trend_before)} → {_signed(plan.trend_after)}{allowed}, "
-        f"spread {plan.spread_before:.2f} → {_number(plan.spread_after)}, {plan.seconds:.1f} s{_why(plan)}"
-    )
-
-
-NEARLY_ALL, MOST = 0.05, 0.2
-"""Residuals of the output up to which a calibrated network kept 95 and 85 % of its score (experiments/pretrained)."""
-
-
-def expectation(plan: Plan) -> str:
-    """What to expect of a calibrated network before it is trained, from the residual of its output."""
-    found = f"calibrated on {plan.calibrated_on} samples"
-    residual = plan.output_residual
-    if residual is None:
-        return found
-    if residual <= NEARLY_ALL:
-        then = "expect nearly all of the trained network's accuracy"
-    elif residual <= MOST:
-        then = "expect most of the trained network's accuracy; fine-tune it"
-    else:
-        other = "" if plan.strategy == "faithful" else "take strategy='faithful', or "
-        then = f"expect to lose much of the accuracy; {other}fine-tune it"
-    return f"{found}, residual of the output {residual:.3f}: {then}"
-
-
-def _why(plan: Plan) -> str:
-    """A line each on the one number for all layers and on an optimizer that does not care."""
-    lines = ""
-    if plan.one_number is not None:
-        number = plan.one_number
-        lines += f"\none number for all layers: num_groups={number} (norm_num_groups={number} in diffusers)"
-    if plan.optimizer == "adam":
-        lines += "\nAdam divides by the size of the gradient, so the number of groups matters little to it"
-    return lines
-
-
-def measurement_table(measured: Sequence[tuple[str, Measurement]]) -> tuple[RenderableType, ...]:
-    """log u of every weight layer, one column a measurement, centered, and trend and spread below.
-
-    log u is centered on each column's mean: a constant factor is only another learning rate.
+    Args:
+        plan: to be written.
+        width: columns; default the terminal's, else 80. The names of layers are shortened to fit.
+        wide: show all columns, in as many characters as they need.
     """
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("weight layer", overflow="fold")
-    for title, _ in measured:
-        table.add_column(f"log u, {title}" if title != "u" else "log u", justify="right")
-    columns = []
-    for _, one in measured:
-        logs = {layer.name: math.log(layer.relative) for layer in one.layers}
-        mean = float(np.mean(list(logs.values())))
-        columns.append({name: value - mean for name, value in logs.items()})
-    for layer in measured[0][1].layers:
-        table.add_row(layer.name, *(_signed(column[layer.name]) if layer.name in column else "-" for column in columns))
-    lines = [
-        f"{title + ': ' if title != 'u' else ''}trend {_signed(one.trend)}, spread {one.spread:.2f} over "
-        f"{len(one.layers)} weight layers" + (f"; no gradient: {', '.join(one.silent[:5])}" if one.silent else "")
-        for title, one in measured
+    width = output_width() if width is None else width
+    lines = [*_plan_rows(plan, None if wide else width), ""]
+    lines += [paragraph(text, width) for text in _summary(plan)]
+    lines += [paragraph(f"note: {note}", width) for note in _notes(plan.sites)]
+    for miss in plan.not_understood:
+        lines.append(paragraph(f"not understood: {miss.name or 'the model'} {miss.why}", width))
+    lines.append(paragraph(f"verdict: {_verdict(plan)}", width))
+    return for_output("\n".join(lines))
+
+
+def measurement_text(measured: Sequence[tuple[str, Measurement]], width: int | None = None) -> str:
+    """Return log u of every weight layer, a column for each measurement, then trends, spreads and verdicts.
+
+    Every column has mean zero, because a constant factor of u is a change of the learning rate.
+
+    Args:
+        measured: titles and measurements of one network; the title of a single one is ignored.
+        width: columns; default the terminal's, else 80. The names of layers are shortened to fit.
+    """
+    width = output_width() if width is None else width
+    alone = len(measured) == 1
+    header = ["weight layer", *("log u" if alone else f"log u, {title}" for title, _ in measured)]
+    centered = [_centered(one) for _, one in measured]
+    rows = [
+        [layer.name, *(signed(column[layer.name]) if layer.name in column else "-" for column in centered)]
+        for layer in measured[0][1].layers
     ]
-    return table, Text(), Text("\n".join(lines))
-
-
-def comparison_table(plans: Sequence[Plan]) -> tuple[RenderableType, ...]:
-    """One row a strategy: trend, spread, worst gain, range of groups, smallest group in elements."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("strategy")
-    for title in ("trend", "spread", "worst gain", "groups", "median per group", "smallest group"):
-        table.add_column(title, justify="right")
-    for plan in plans:
-        groups = [site.num_groups for site in plan.sites]
-        table.add_row(
-            plan.strategy,
-            _signed(plan.trend_after),
-            f"{plan.spread_after:.2f}",
-            f"{max(site.gain for site in plan.sites):.2f}",
-            f"{min(groups)}–{max(groups)}" if len(set(groups)) > 1 else str(groups[0]),
-            f"{np.median([site.group_size for site in plan.sites]):g}",
-            f"{min(site.group_elements for site in plan.sites)} elements",
+    room = room_for_names(header, rows, width)
+    lines = [*columns(header, [[shorten(name, room), *numbers] for name, *numbers in rows]), ""]
+    for title, one in measured:
+        prefix = "" if alone else f"{title}: "
+        lines.append(
+            paragraph(
+                f"{prefix}trend of log u {signed(one.trend)}, spread {decimal(one.spread, 2)} over "
+                f"{plural(len(one.layers), 'weight layer')}",
+                width,
+            )
         )
+        if one.silent:
+            more = ", …" if len(one.silent) > 5 else ""
+            lines.append(paragraph(f"{prefix}no gradient: {', '.join(one.silent[:5])}{more}", width))
+        lines.append(paragraph(f"verdict{'' if alone else ' ' + title}: {verdict.measured(one.trend)}", width))
+    return for_output("\n".join(lines))
+
+
+def comparison_text(plans: Sequence[Plan], width: int | None = None) -> str:
+    """Return one row for each plan of one network, with a mark at the one to take, and why to take it."""
+    width = output_width() if width is None else width
+    rows = [trends_of(plan) for plan in plans]
+    take = verdict.chosen(rows)
+    header = ["  strategy", "trend", "spread", "worst gain", "groups", "group size", "smallest"]
+    cells = [
+        [
+            f"{'>' if index == take else ' '} {plan.strategy}",
+            signed(plan.trend_after),
+            decimal(plan.spread_after, 2),
+            decimal(max(site.gain for site in plan.sites), 2),
+            interval([site.num_groups for site in plan.sites], 0),
+            f"{np.median([site.group_size for site in plan.sites]):g}",
+            str(min(site.group_elements for site in plan.sites)),
+        ]
+        for index, plan in enumerate(plans)
+    ]
     first = plans[0]
-    line = (
-        f"{first.model} on {first.input}, seed {first.seed}; as it is: trend {_signed(first.trend_before)}, "
-        f"spread {first.spread_before:.2f}. A trend of 0 is isometric from end to end."
+    texts = [
+        "group size: the median over the layers, in channels. smallest: the elements of the smallest group.",
+        f"{first.model} on {first.input}, seed {first.seed}. As it is: trend {signed(first.trend_before)}, spread "
+        f"{decimal(first.spread_before, 2)}.",
+        f"verdict: {verdict.compared([plan.strategy for plan in plans], rows)}",
+    ]
+    return for_output("\n".join([*columns(header, cells), "", *(paragraph(text, width) for text in texts)]))
+
+
+def trends_of(plan: Plan) -> verdict.Trends:
+    """Return what the verdict about a plan needs."""
+    return verdict.Trends(
+        before=plan.trend_before,
+        after=plan.trend_after,
+        lowest=plan.lowest_trend,
+        budget=plan.budget,
+        grouped=all(site.groups_before is not None for site in plan.sites),
+        gradients="gradients per weight" if plan.optimizer == "dp-sgd" else "relative gradients",
     )
-    return table, Text(), Text(line)
+
+
+def _plan_rows(plan: Plan, width: int | None) -> list[str]:
+    """Return the lines of a plan's table; None for ``width`` means all columns, in full."""
+    wide = width is None
+    runs = _runs(plan.sites)
+    cells = {
+        "channels": [str(run[0].num_channels) for run in runs],
+        "before": ["-" if run[0].groups_before is None else str(run[0].groups_before) for run in runs],
+        "groups": [str(run[0].num_groups) for run in runs],
+        "group size": [str(run[0].group_size) for run in runs],
+    }
+    if all(site.groups_before is None for site in plan.sites) and not wide:
+        del cells["before"]
+    if any(site.residual is not None for site in plan.sites):
+        cells["residual"] = [_residual(run) for run in runs]
+    if wide:
+        cells |= {
+            "ideal": [interval([site.ideal for site in run], 1) for run in runs],
+            "gain": [interval([site.gain for site in run], 2) for run in runs],
+            "positions": [str(run[0].positions) for run in runs],
+            "kind": [run[0].kind for run in runs],
+        }
+    header = ["layer", *cells]
+    numbers = list(zip(*cells.values(), strict=True))
+    room = None if width is None else room_for_names(header, [["", *row] for row in numbers], width)
+    return columns(header, [[_name(run, room), *row] for run, row in zip(runs, numbers, strict=True)])
+
+
+def _name(run: Sequence[Site], room: int | None) -> str:
+    """Return the name of a layer, or the first and the last name of several, in at most ``room`` characters."""
+    first, last = (site.name or "(the model)" for site in (run[0], run[-1]))
+    if len(run) == 1:
+        return first if room is None else shorten(first, room)
+    count = f" ({len(run)})"
+    if room is not None:
+        each = (room - len(count) - 3) // 2
+        spare = max(0, each - len(first)) + max(0, each - len(last))  # a short name leaves its room to the other
+        first, last = shorten(first, each + spare), shorten(last, each + spare)
+    return f"{first} … {last}{count}"
+
+
+def _summary(plan: Plan) -> list[str]:
+    sizes = [site.group_size for site in plan.sites]
+    groups = [site.num_groups for site in plan.sites]
+    number = plural(groups[0], "group") if len(set(groups)) == 1 else f"{interval(groups, 0)} groups"
+    output = f" → {plan.output}" if plan.output else ""
+    texts = [
+        f"{plan.model} on {plan.input}{output}, {plan.strategy}: {plural(len(plan.sites), 'layer')} with {number}, "
+        f"median group size {np.median(sizes):g}, {decimal(plan.seconds, 1)}\N{NO-BREAK SPACE}s"
+    ]
+    if math.isfinite(plan.trend_after):
+        limit = "" if plan.lowest_trend is None else f" (limit {signed(plan.lowest_trend)})"
+        line = "log v" if plan.optimizer == "dp-sgd" else "log u"
+        texts.append(
+            f"trend of {line} {signed(plan.trend_before)}{_TO}{signed(plan.trend_after)}{limit}, "
+            f"spread {decimal(plan.spread_before, 2)}{_TO}{decimal(plan.spread_after, 2)}"
+        )
+    if plan.calibrated_on is not None:
+        residual = "" if plan.output_residual is None else f", residual of the output {plan.output_residual:.3f}"
+        texts.append(f"calibrated on {plural(plan.calibrated_on, 'sample')}{residual}")
+    if plan.one_number is not None:
+        one = plan.one_number
+        texts.append(f"one number for all layers: num_groups={one} (norm_num_groups={one} in diffusers)")
+    if plan.optimizer == "adam":
+        texts.append("Adam divides by the size of the gradient, so the number of groups matters little to it.")
+    return texts
+
+
+def _verdict(plan: Plan) -> str:
+    if plan.calibrated_on is not None:
+        return verdict.calibrated(plan.output_residual, plan.strategy == "faithful")
+    return verdict.planned(trends_of(plan))
 
 
 def _notes(sites: Sequence[Site]) -> list[str]:
-    """One line a note, with the layers it is about."""
+    """Return one line for each note, with the layers that it is about."""
     about: dict[str, list[str]] = {}
     for site in sites:
         if site.note:
-            about.setdefault(site.note, []).append(site.name or "(the model)")
+            about.setdefault(site.note, []).append(site.name or "the model")
     return [
-        f"note: {names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}: {note}" for note, names in about.items()
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}" for note, names in about.items()
     ]
 
 
 def _runs(sites: Sequence[Site]) -> list[list[Site]]:
-    """Neighbours that differ only in their name, ideal and gain share a row."""
+    """Put neighbors into one row if they differ only in name, ideal, gain and residual."""
     runs: list[list[Site]] = []
     for site in sites:
         if runs and _look(runs[-1][0]) == _look(site):
@@ -196,30 +222,14 @@ def _look(site: Site) -> tuple[object, ...]:
     return (site.kind, site.num_channels, site.positions, site.groups_before, site.num_groups, site.note)
 
 
-def _range(values: Sequence[float], digits: int = 1) -> str:
-    values = [value for value in values if not math.isnan(value)]
-    if not values:
-        return "–"
-    low, high = (f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−") for value in (min(values), max(values)))
-    return low if low == high else f"{low}–{high}"
+def _residual(run: Sequence[Site]) -> str:
+    residuals = [site.residual for site in run if site.residual is not None]
+    return interval(residuals, 3) if residuals else "-"
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "–"
-
-
-def _signed(value: float) -> str:
-    """+0.12 or −0.12, and never −0.00."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:+.2f}".replace("-0.00", "+0.00").replace("-", "−")
-
-
-def plan_text(plan: Plan) -> str:
-    """Return the table of a plan as plain text."""
-    return as_text(*plan_table(plan))
-
-
-def measurement_text(measured: Sequence[tuple[str, Measurement]]) -> str:
-    """Return the table of measurements as plain text."""
-    return as_text(*measurement_table(measured))
+def _centered(measured: Measurement) -> dict[str, float]:
+    """Return log u of every layer, less their mean; u = 0 gives minus infinity, which is left out of the mean."""
+    logs = {layer.name: math.log(layer.relative) if layer.relative > 0 else -math.inf for layer in measured.layers}
+    finite = [value for value in logs.values() if math.isfinite(value)]
+    mean = float(np.mean(finite)) if finite else 0.0
+    return {name: value - mean for name, value in logs.items()}

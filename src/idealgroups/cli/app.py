@@ -15,9 +15,9 @@ from cyclopts import App, CycloptsError, Parameter
 import idealgroups
 
 from ..errors import IdealGroupsError
+from ..text import for_encoding, for_output
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
     from torch import nn
 
 app = App(
@@ -52,6 +52,10 @@ Batch = Annotated[int, Parameter(help="Number of samples in the synthetic batch.
 Seed = Annotated[int, Parameter(help="Of the weights, the input and the loss. The same seed gives the same plan.")]
 Kind = Annotated[str, Parameter(help="pink: 1/f noise with a mean for each image, like photographs. noise: white.")]
 Device = Annotated[str | None, Parameter(help="Where to compute, as in cuda or cuda:1. Default: the CPU.")]
+Optimizer = Annotated[
+    Literal["sgd", "dp-sgd", "adam"], Parameter(help="What trains the network, so whose steps are balanced.")
+]
+Wide = Annotated[bool, Parameter(negative="", help="Show the columns ideal, gain, positions and kind too.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object and nothing else.")]
 
 
@@ -62,19 +66,21 @@ def plan_command(
     *,
     arg: Arg = None,
     strategy: Annotated[str, Parameter(help="isometric, uniform, block, or a baseline.")] = "isometric",
+    optimizer: Optimizer = "sgd",
     input_shape: Input = None,
     batch: Batch = 8,
     seed: Seed = 0,
     data: Kind = "pink",
     device: Device = None,
-    optimizer: Annotated[Literal["sgd", "dp-sgd", "adam"], Parameter(help="What trains the network.")] = "sgd",
     save: Annotated[Path | None, Parameter(help="Write the plan as JSON to this file.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """Print the ideal number of groups of every normalization layer."""
     from ..api import plan
-    from ..tables import plan_table
+    from ..tables import plan_text, trends_of
     from ..theory.strategies import parse_strategy
+    from ..verdict import to_leave
 
     if save is not None and not save.parent.is_dir():
         raise IdealGroupsError(f"cannot write the plan to {save}: there is no folder {save.parent}; make it first.")
@@ -83,21 +89,21 @@ def plan_command(
         # What cannot be built or run without values is built with them.
         with contextlib.suppress(Exception):
             network, inputs, name = _network(model, arg, input_shape, batch, seed, data, None, values=False)
-            made = plan(network, inputs, strategy=strategy, seed=seed, name=name, optimizer=optimizer)
+            made = plan(network, inputs, strategy=strategy, optimizer=optimizer, seed=seed, name=name)
     if made is None:
         network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
-        made = plan(network, inputs, strategy=strategy, seed=seed, name=name, optimizer=optimizer)
+        made = plan(network, inputs, strategy=strategy, optimizer=optimizer, seed=seed, name=name)
     if save is not None:
         made.save(save)
     if as_json:
         sys.stdout.write(made.to_json() + "\n")
         return
-    _print(*plan_table(made))
+    _print(plan_text(made, wide=wide))
+    if to_leave(trends_of(made)):
+        return
     where = f'ig.Plan.load("{save}")' if save is not None else "ig.plan(model, example_inputs)"
     _print(
-        "",
-        "Apply it in Python, before training:",
-        f"    model = ig.apply(model, {where})    # import idealgroups as ig",
+        f"\nApply it in Python, before training:\n    import idealgroups as ig\n    model = ig.apply(model, {where})"
     )
 
 
@@ -117,6 +123,7 @@ def convert_command(
     std: Annotated[str | None, Parameter(help="Of each channel, joined by commas. Default: ImageNet's.")] = None,
     seed: Seed = 0,
     device: Device = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """Convert a trained network to group norm so that it keeps what it knows. No labels, no training."""
@@ -124,7 +131,7 @@ def convert_command(
 
     from ..api import convert
     from ..sandbox.generators import check_seed
-    from ..tables import plan_table
+    from ..tables import plan_text
     from .convert import load_weights, read_folder
     from .networks import load_model, parse_device, parse_keywords, parse_shape
 
@@ -146,8 +153,8 @@ def convert_command(
     if as_json:
         sys.stdout.write(made.to_json() + "\n")
         return
-    _print(*plan_table(made))
-    _print("", "Load it in Python:", f'    model = ig.restore(model, "{save}")    # import idealgroups as ig')
+    _print(plan_text(made, wide=wide))
+    _print(f'\nLoad it in Python:\n    import idealgroups as ig\n    model = ig.restore(model, "{save}")')
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:
@@ -175,7 +182,7 @@ def measure_command(
     """Measure the relative gradient of every weight layer, without and with a plan."""
     from ..api import measure
     from ..results import Plan
-    from ..tables import measurement_table
+    from ..tables import measurement_text
 
     loaded = None if plan is None else Plan.load(plan)
     network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
@@ -189,7 +196,7 @@ def measure_command(
     if as_json:
         _print_json({title: one.to_dict() for title, one in measured} if loaded else measured[0][1].to_dict())
         return
-    _print(*measurement_table(measured))
+    _print(measurement_text(measured))
     if plot is not None:
         _print(f"plot: {plot}")
 
@@ -204,6 +211,7 @@ def compare_command(
         str | None,
         Parameter(help="Names joined by commas, as in isometric,fixed-32. Default: ours and the existing methods."),
     ] = None,
+    optimizer: Optimizer = "sgd",
     input_shape: Input = None,
     batch: Batch = 8,
     seed: Seed = 0,
@@ -211,30 +219,29 @@ def compare_command(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Set the isometric plan beside the existing methods, one row a strategy."""
+    """Set the isometric plan beside the existing methods, one row for each strategy."""
     from ..api import compare
-    from ..tables import comparison_table
+    from ..tables import comparison_text
     from ..theory.strategies import BASELINES
 
-    names = (
-        ["isometric", "uniform", "block", *BASELINES] if strategies is None else strategies.replace(" ", "").split(",")
-    )
+    ours = ["isometric", "uniform", "block"]
+    names = [*ours, *BASELINES] if strategies is None else strategies.replace(" ", "").split(",")
     network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
-    plans = compare(network, inputs, names, seed=seed, name=name)
+    plans = compare(network, inputs, names, optimizer=optimizer, seed=seed, name=name)
     if as_json:
         _print_json([plan.to_dict() for plan in plans])
         return
-    _print(*comparison_table(plans))
+    _print(comparison_text(plans))
 
 
 def main(arguments: Sequence[str] | None = None, app: App = app) -> None:
     """Run the command line. A user's mistake is one sentence on standard error, with exit code 2."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *rest, **more: print(f"warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *rest, **more: _complain(f"warning: {message}")
         try:
             app(arguments, exit_on_error=False, print_error=False)
         except (IdealGroupsError, CycloptsError) as error:
-            print(f"idealgroups: {_sentence(error)}", file=sys.stderr)
+            _complain(f"idealgroups: {_sentence(error)}")
             raise SystemExit(2) from None
         except BrokenPipeError:
             sys.stderr.close()  # the reader (head, less) has left; Python would complain about its own standard output
@@ -286,14 +293,12 @@ def _network(
     return spec.model, inputs, spec.name
 
 
-def _print(*parts: RenderableType) -> None:
-    from rich.console import Console
+def _print(text: str) -> None:
+    sys.stdout.write(for_output(text) + "\n")
 
-    console = Console(soft_wrap=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(width=160, highlight=False)
-    for part in parts:
-        console.print(part, markup=False)
+
+def _complain(text: str) -> None:
+    print(for_encoding(text, sys.stderr.encoding), file=sys.stderr)
 
 
 def _print_json(data: Any) -> None:
