@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,20 +68,13 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 def test_plan_prints_a_table_a_summary_and_how_to_apply_it(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "plan", f"{nets}:plain", "--input", "3x16x16")
     assert (code, err) == (0, "")
-    assert out.splitlines()[0].split() == [
-        "layer",
-        "kind",
-        "channels",
-        "positions",
-        "before",
-        "ideal",
-        "groups",
-        "per",
-        "group",
-        "gain",
-    ]
-    assert "my_nets:plain on 8x3x16x16, isometric, budget ε = " in out
-    assert "ig.apply(" in out
+    assert out.splitlines()[0].split() == ["layer", "channels", "groups", "group", "size"]
+    assert "my_nets:plain on 8x3x16x16" in out
+    assert "\nverdict: " in out
+    assert "model = ig.apply(model, ig.plan(model, example_inputs))" in out
+    _, wide, _ = run(capsys, "plan", f"{nets}:plain", "--input", "3x16x16", "--wide")
+    for title in ("before", "ideal", "gain", "positions", "kind"):
+        assert title in wide.splitlines()[0]
 
 
 def test_json_is_one_object_and_save_writes_the_same(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,12 +124,33 @@ def test_measure_sets_before_and_after_side_by_side_and_draws(nets: str, capsys:
 def test_compare_prints_a_row_a_strategy(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "compare", f"{nets}:plain", "--input", "3x16x16")
     assert (code, err) == (0, "")
-    rows = [line.split()[0] for line in out.splitlines()[1:11]]
+    lines = out.splitlines()[1:11]
+    rows = [line[2:].split()[0] for line in lines]
     assert rows == (
         "isometric uniform block fixed-32 gcd-32 group-size-16 min-32-quarter sqrt layer instance".split()  # noqa: SIM905
     )
-    for title in ("trend", "spread", "worst gain", "groups", "smallest group"):
+    for title in ("trend", "spread", "worst gain", "groups", "group size", "smallest"):
         assert title in out.splitlines()[0]
+    assert [line[0] for line in lines] == [">", *[" "] * 9]
+    assert "verdict: take isometric." in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["plan", "measure", "compare"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_an_output_without_greek_letters_gets_ascii(
+    nets: str, monkeypatch: pytest.MonkeyPatch, command: str, encoding: str
+) -> None:
+    output, errors = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(sys, "stderr", errors)
+    for arguments in ([f"{nets}:plain", "--input", "3x8x8"], [f"{nets}:βroken"]):
+        with pytest.raises(SystemExit):
+            main([command, *arguments])
+    output.flush()
+    errors.flush()
+    assert "trend" in output.buffer.getvalue().decode("ascii")
+    assert "betaroken" in errors.buffer.getvalue().decode("ascii")
 
 
 @pytest.mark.parametrize(
@@ -216,8 +232,6 @@ def test_warnings_are_shown_as_before_after_a_command(nets: str, capsys: pytest.
 
 
 def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "timm", None)
     code, _, err = run(capsys, "plan", "timm:resnet50_gn")
     assert code == 2
