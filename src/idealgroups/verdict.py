@@ -71,6 +71,8 @@ def planned(trends: Trends) -> str:
     'already isometric (+0.10), nothing to gain: leave the groups as they are'
     """
     before, after, lowest = trends.before, trends.after, trends.lowest
+    if not (math.isfinite(before) or math.isfinite(after)):
+        return "not measured: the numbers of groups follow from the shapes alone; `idealgroups compare` measures them"
     if not math.isfinite(after):
         return measured(after, trends.gradients)
     if to_leave(trends):
