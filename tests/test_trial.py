@@ -198,3 +198,14 @@ def test_constant_outputs_and_lost_gradients_are_faults() -> None:
     assert fault is not None
     assert "lets no gradient reach 0.0.weight" in fault.what
     assert find_fault(model, [], promised, watch) is None
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_apply_tries_the_result_where_it_has_inputs(odd: type[nn.Module], untouched: Callable[..., Any]) -> None:
+    model, x = routing(odd), torch.rand(6, 20, 2)
+    plan, other = ig.plan(model, x), torch.rand(6, 20, 2)
+    with pytest.raises(ig.IdealGroupsError, match="exclude="):
+        untouched(model, lambda: ig.apply(model, plan, other))
+    with pytest.raises(ig.IdealGroupsError, match="exclude="):
+        untouched(model, lambda: ig.apply(model, plan, other, inplace=True))
+    assert isinstance(ig.apply(model, plan, torch.rand(3, 20, 2), include="1.*")[1].norm, nn.GroupNorm)

@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from idealgroups.api import plan
-from idealgroups.conversion.surgery import apply
+from idealgroups.api import apply, plan
 from idealgroups.errors import IdealGroupsError
 from idealgroups.results import Plan
 

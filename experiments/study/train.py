@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idealgroups.conversion.surgery import apply
+from idealgroups.api import apply
 from idealgroups.results import Plan
 
 from .config import Images, Run

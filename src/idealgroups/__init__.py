@@ -13,11 +13,10 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from .api import compare, convert, measure, plan
+    from .api import apply, compare, convert, measure, plan
     from .calibration.calibrate import Calibration, calibrate
     from .conversion.norm_layer import norm_layer
     from .conversion.restoring import restore, set_groups
-    from .conversion.surgery import apply
     from .conversion.travel import groups
     from .errors import IdealGroupsError
     from .planner import Survey
@@ -93,7 +92,7 @@ _HOMES = {
     "Survey": "planner",
     "Uniform": "theory.strategies",
     "WeightGradient": "records",
-    "apply": "conversion.surgery",
+    "apply": "api",
     "calibrate": "calibration.calibrate",
     "compare": "api",
     "convert": "api",

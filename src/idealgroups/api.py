@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from typing import Any, TypeVar
 
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from .calibration.batches import count_samples, first_samples, read_batches
 from .calibration.calibrate import MAX_SAMPLES
 from .closed import plan_from_shapes
+from .conversion.matching import match
 from .conversion.restoring import restore
 from .conversion.surgery import replace_norms
 from .conversion.trained import outside, trained_norms
@@ -143,6 +144,66 @@ def compare(
         ) as survey,
     ):
         return tuple(survey.plan(strategy, advance=advance) for strategy in chosen)
+
+
+def apply(
+    model: Model,
+    plan: Plan,
+    example_inputs: Any = None,
+    *,
+    loss: Loss | None = None,
+    seed: int = 0,
+    inplace: bool = False,
+    include: str | Collection[str] | None = None,
+    exclude: str | Collection[str] | None = None,
+) -> Model:
+    """Give every planned layer of ``model`` its number of groups; batch norm and its kin become ``torch.nn.GroupNorm``.
+
+    The object that a layer is stays, and its class changes: ``layer.__class__`` becomes ``torch.nn.GroupNorm``. So
+    lists, hooks and optimizers that hold the layer or its γ and β go on working. Code that asks for the class of the
+    layer, or for an attribute that only the old class had, does not.
+
+    Args:
+        model: the network the plan was made for; a copy of it is converted.
+        plan: made by :func:`plan`, or loaded from a file.
+        example_inputs: what the model takes. If given, the converted model is run once on a copy, and must do what is
+            measured with the same numbers of groups on ``model``.
+        loss: as in :func:`plan`, for this trial.
+        seed: as in :func:`plan`, for this trial.
+        inplace: convert ``model`` itself, and return it.
+        include: convert only layers whose name matches one of these patterns (as in :mod:`fnmatch`: ``"layer4.*"``).
+        exclude: leave layers whose name matches one of these patterns.
+
+    Returns:
+        The converted model.
+
+    Raises:
+        IdealGroupsError: the model is wrapped, compiled, scripted or lazy; the plan is for another network; a pattern
+            matches nothing; or the converted model does not do what was measured. Nothing has been changed then.
+
+    Warns:
+        UserWarning: trained layers change their function; the model has layers that the plan does not know, or that
+            did not run when it was made.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU())
+    >>> images = torch.randn(2, 3, 8, 8)
+    >>> apply(net, plan(net, images, strategy="group-size-16"), images)[1].num_groups, type(net[1]).__name__
+    (2, 'BatchNorm2d')
+    """
+    patterns = Patterns(include, exclude)
+    if example_inputs is None:
+        return replace_norms(model, plan, inplace=inplace, include=include, exclude=exclude).model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same ones come when the plan is carried out
+        groups = match(model, plan, patterns).groups
+
+    def watch(tried: nn.Module) -> Observer:
+        return Observer(tried, example_inputs, loss, seed, skip=patterns.why_not)
+
+    with closing(watch(model)) as observer:
+        promised = observer.observe(groups)
+    return replace_and_try(model, plan, promised, watch, inplace=inplace, include=include, exclude=exclude).model
 
 
 def convert(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .checking import check_types, from_mapping
-from .conversion.surgery import apply
+from .conversion.surgery import replace_norms
 from .errors import IdealGroupsError
 from .files import read_text, write_text
 from .records import Gradients, NotUnderstood, Site, WeightGradient
@@ -112,7 +112,7 @@ class Plan:
         exclude: str | Collection[str] | None = None,
     ) -> Model:
         """Return ``model`` with this plan's groups, as :func:`idealgroups.apply` does."""
-        return apply(model, self, inplace=inplace, include=include, exclude=exclude)
+        return replace_norms(model, self, inplace=inplace, include=include, exclude=exclude).model
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, JSON-ready; infinite and undefined numbers become None, which loading reads as NaN."""

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torchvision.models.video.resnet import BasicBlock, BasicStem, Conv3DSimple, VideoResNet
 
 from hand_plans import groups_in, make_plan, make_site, mixed_groups, plan_for
+from idealgroups.api import apply
 from idealgroups.conversion.norm_layer import norm_layer
-from idealgroups.conversion.surgery import apply
 from idealgroups.errors import IdealGroupsError
 from idealgroups.norms.group_norm_act import GroupNormAct
 

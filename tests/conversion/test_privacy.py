@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import idealgroups as ig
 from hand_plans import groups_in, plan_for
-from idealgroups.conversion.surgery import apply
+from idealgroups.api import apply
 
 pytest.importorskip("opacus", reason="Opacus is not installed: pip install idealgroups[dp]")
 from opacus import GradSampleModule, PrivacyEngine

@@ -24,7 +24,8 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 import idealgroups as ig
 from hand_plans import groups_in, make_plan, make_site, mixed_groups, plan_for
-from idealgroups.conversion.surgery import apply, replace_norms
+from idealgroups.api import apply
+from idealgroups.conversion.surgery import replace_norms
 from idealgroups.errors import IdealGroupsError
 from idealgroups.norms.group_norm_act import GroupNormAct
 from idealgroups.records import NotUnderstood

@@ -40,28 +40,6 @@ class Surgery(Generic[Model]):
         return "\n".join(line.removesuffix(": ") for line in lines)
 
 
-def apply(
-    model: Model,
-    plan: Planned,
-    *,
-    inplace: bool = False,
-    include: str | Collection[str] | None = None,
-    exclude: str | Collection[str] | None = None,
-) -> Model:
-    """The model with a group norm of the planned number of groups in place of every planned layer.
-
-    Arguments, errors and warnings as in :func:`replace_norms`, which also tells what was replaced, left and why.
-
-    >>> import torch, idealgroups as ig
-    >>> from torch import nn
-    >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU())
-    >>> plan = ig.plan(net, torch.randn(2, 3, 8, 8), strategy="group-size-16")
-    >>> ig.apply(net, plan)[1].num_groups, type(net[1]).__name__
-    (2, 'BatchNorm2d')
-    """
-    return replace_norms(model, plan, inplace=inplace, include=include, exclude=exclude).model
-
-
 def replace_norms(
     model: Model,
     plan: Planned,
