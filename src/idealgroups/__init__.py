@@ -21,6 +21,7 @@ if _TYPE_CHECKING:
     from .errors import IdealGroupsError
     from .planner import Survey
     from .records import Gradients, NotUnderstood, Site, WeightGradient
+    from .repeats import Repeats, repeat
     from .results import Measurement, Plan
     from .theory.strategies import (
         STRATEGIES,
@@ -54,6 +55,7 @@ __all__ = [
     "OneGroup",
     "Plan",
     "Quarter",
+    "Repeats",
     "Site",
     "Sqrt",
     "Survey",
@@ -67,6 +69,7 @@ __all__ = [
     "measure",
     "norm_layer",
     "plan",
+    "repeat",
     "restore",
     "set_groups",
 ]
@@ -87,6 +90,7 @@ _HOMES = {
     "OneGroup": "theory.strategies",
     "Plan": "results",
     "Quarter": "theory.strategies",
+    "Repeats": "repeats",
     "Site": "records",
     "Sqrt": "theory.strategies",
     "Survey": "planner",
@@ -100,6 +104,7 @@ _HOMES = {
     "measure": "api",
     "norm_layer": "conversion.norm_layer",
     "plan": "api",
+    "repeat": "repeats",
     "restore": "conversion.restoring",
     "set_groups": "conversion.restoring",
 }

@@ -72,6 +72,9 @@ def plan_command(
     seed: Seed = 0,
     data: Kind = "pink",
     device: Device = None,
+    repeat: Annotated[
+        int, Parameter(help="Plan so many times, each with other inputs, and show each layer's range instead.")
+    ] = 1,
     save: Annotated[Path | None, Parameter(help="Write the plan as JSON to this file.")] = None,
     wide: Wide = False,
     as_json: Json = False,
@@ -84,6 +87,9 @@ def plan_command(
 
     if save is not None and not save.parent.is_dir():
         raise IdealGroupsError(f"cannot write the plan to {save}: there is no folder {save.parent}; make it first.")
+    if repeat != 1:
+        _print_ranges(model, arg, strategy, input_shape, batch, seed, data, device, optimizer, repeat)
+        return
     made = None
     if parse_strategy(strategy).closed:
         # What cannot be built or run without values is built with them.
@@ -105,6 +111,28 @@ def plan_command(
     _print(
         f"\nApply it in Python, before training:\n    import idealgroups as ig\n    model = ig.apply(model, {where})"
     )
+
+
+def _print_ranges(
+    model: str,
+    arg: Sequence[str] | None,
+    strategy: str,
+    shape: str | None,
+    batch: int,
+    seed: int,
+    data: str,
+    device: str | None,
+    optimizer: Literal["sgd", "dp-sgd", "adam"],
+    times: int,
+) -> None:
+    from ..repeats import repeat
+
+    network, _, _ = _network(model, arg, shape, batch, seed, data, device)
+
+    def inputs_of(one: int) -> Any:
+        return _network(model, arg, shape, batch, one, data, device)[1]
+
+    _print(str(repeat(network, inputs_of, times, strategy=strategy, optimizer=optimizer, seed=seed)))
 
 
 @app.command(name="convert")
