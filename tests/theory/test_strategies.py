@@ -133,3 +133,8 @@ def test_no_torch_is_needed_for_the_theory() -> None:
         "from idealgroups.theory import block, curves, formulas, grouping, layer, line, solve, strategies"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_faithful_is_for_convert() -> None:
+    with pytest.raises(IdealGroupsError, match="use convert, not plan"):
+        parse_strategy("faithful")

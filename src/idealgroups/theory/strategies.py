@@ -265,6 +265,10 @@ def parse_strategy(strategy: str | Strategy) -> Strategy:
     for pattern, family in _NUMBERED:
         if match := pattern.fullmatch(strategy):
             return family(int(match[1]))
+    if strategy == "faithful":
+        raise IdealGroupsError(
+            "strategy 'faithful' chooses groups while it calibrates a trained network; use convert, not plan."
+        )
     near = difflib.get_close_matches(strategy, STRATEGIES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(STRATEGIES)}."
     raise IdealGroupsError(f"there is no strategy {strategy!r}; {hint}")
