@@ -16,7 +16,7 @@ ALLOWED = -SLACK
 """The lowest trend allowed if the trend with one group is not negative."""
 
 NEARLY_ALL, MOST = 0.05, 0.2
-"""Residuals of the output up to which a calibrated network kept 95 and 85 % of its score (experiments/pretrained)."""
+"""Residuals of the output up to which calibrated networks kept about 95 and 80 % of their score (experiments/pretrained)."""
 
 
 @dataclass(frozen=True, kw_only=True)
