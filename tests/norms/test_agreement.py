@@ -74,3 +74,19 @@ def test_a_layer_that_moves_axes_does_not_stop_the_rest(length: int) -> None:
     assert [item.name for item in plan.not_understood] == ["n"]
     assert type(new.n) is SwapNorm
     assert ig.convert(Series(), torch.randn(4, length, 6), exclude="n")[1].num_groups.keys() == {"m"}
+
+
+class UnbiasedLayerNorm(nn.Module):
+    """Divides the variance by C - 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 1e-5).sqrt()
+        return y * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def test_a_variance_over_fewer_is_standard_enough() -> None:
+    assert ig.plan(net(UnbiasedLayerNorm(8)), IMAGES).num_groups.keys() == {"1", "4"}

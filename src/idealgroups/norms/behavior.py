@@ -201,12 +201,14 @@ def _fits(y: Tensor | str, twin: nn.Module, norm: Norm, z: Tensor, tolerance: fl
     """Whether ``y`` is ``z`` scaled, shifted and finished; of one sample, the variance may be divided by m - 1."""
     if isinstance(y, str):
         return False
+    return any(torch.allclose(y, expected, rtol=tolerance, atol=tolerance) for expected in _finished(twin, norm, z))
+
+
+def _finished(module: nn.Module, norm: Norm, z: Tensor) -> Iterator[Tensor]:
+    """What becomes of the normalized ``z``; of one sample also with the variance divided by m - 1."""
     size = z[0].numel() // (norm.num_groups or z[0, 0].numel())
-    factors = (1.0,) if norm.over_batch else (1.0, ((size - 1) / size) ** 0.5)
-    return any(
-        torch.allclose(y, norm.finish(twin, _scaled(twin, norm, factor * z)), rtol=tolerance, atol=tolerance)
-        for factor in factors
-    )
+    for factor in (1.0,) if norm.over_batch else (1.0, ((size - 1) / size) ** 0.5):
+        yield norm.finish(module, _scaled(module, norm, factor * z))
 
 
 def _scaled(twin: nn.Module, norm: Norm, z: Tensor) -> Tensor:
@@ -216,10 +218,10 @@ def _scaled(twin: nn.Module, norm: Norm, z: Tensor) -> Tensor:
     return z if beta is None else z + beta.reshape(-1, *ones)
 
 
-def applied(module: nn.Module, norm: Norm, x: Tensor) -> Tensor:
-    """What ``norm`` makes of ``x`` with the parameters of ``module``, normalizing over what is there."""
+def applied(module: nn.Module, norm: Norm, x: Tensor) -> Iterator[Tensor]:
+    """What ``norm`` makes of ``x`` with the parameters of ``module``, with either way to write the variance."""
     guess = _Guess(norm.num_groups, norm.over_batch)
-    return norm.finish(module, _scaled(module, norm, guess.normalize(x, norm.eps)))
+    return _finished(module, norm, guess.normalize(x, norm.eps))
 
 
 def _is_affine(x: Tensor, y: Tensor) -> bool:
