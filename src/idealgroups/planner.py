@@ -155,10 +155,11 @@ class Survey:
         if every and not wanted:
             raise IdealGroupsError("include= and exclude= leave no normalization layer to plan; change the patterns.")
         if not every:
-            odd = "".join(f", and {name} {why}" for name, why in list(structure.odd.items())[:1])
+            for name, why in structure.odd.items():
+                raise IdealGroupsError(f"no normalization layer can be planned: {name} {why}.")
             raise IdealGroupsError(
                 f"none of the {len(observer.norms)} normalization layers of {type(self._model).__name__} ran on these "
-                f"inputs{odd}; give example inputs that reach them."
+                "inputs; give example inputs that reach them."
             )
         ran = {one.layer.name for one in facts}
         silent = {name for name in structure.silent_norms if self.patterns.why_not(name) is None}

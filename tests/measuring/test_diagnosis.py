@@ -84,6 +84,8 @@ class Catches(Raises):
         (body(), X.double(), r"the example inputs are float64 and 0 \(Conv2d\) computes in float32; .*torch.float32"),
         (body(), (X * 255).to(torch.uint8), r"are uint8 .* with .to\(torch.float32\) / 255 if they are images"),
         (body(), torch.randn(4, 192), r"0 \(Conv2d\) takes inputs of 4 axes, .* 4x192 have 2"),
+        (body(), X.movedim(1, -1), r"of shape 4x8x8x3 have 8; .*\.movedim\(-1, 1\)"),
+        (body(), X * torch.nan, r"loss is not finite; .*absolute values up to nan"),
         (body(), X[:0], r"inputs 0x3x8x8 are empty; pass at least one sample"),
         (body(), X * 1e30, r"no weight layer received a gradient; .*absolute values up to \d"),
         (Raises(ValueError("boom")), X, r"raised ValueError: boom in tail.0 \(Identity\) — on inputs 4x3x8x8"),

@@ -74,7 +74,7 @@ def _mistakes(error: Exception, model: nn.Module, inputs: Any, reached: Running 
         if x.ndim == axes and x.shape[1] != module.in_channels:
             yield (
                 f"{name} takes {_count(module.in_channels, 'channel')} but {given} of shape {describe(x)} have "
-                f"{x.shape[1]}; {_advice(given)}."
+                f"{x.shape[1]}; {_advice(given, x, module.in_channels)}."
             )
         elif x.ndim not in (axes, axes - 1):
             yield f"{name} takes inputs of {axes} axes, (N, C, …), but {given} {describe(x)} have {x.ndim}."
@@ -135,7 +135,9 @@ def _given(x: Tensor, inputs: Any) -> str:
     return "the example inputs" if any(t.shape == x.shape for t in tensors(inputs)) else "its inputs"
 
 
-def _advice(given: str) -> str:
+def _advice(given: str, x: Tensor, channels: int) -> str:
+    if x.shape[-1] == channels:
+        return "the channels seem to come last, so move them with .movedim(-1, 1)"
     if given == "the example inputs":
         return "pass inputs with as many channels, or build the model for these"
     return "the model does not fit together for these example inputs"

@@ -86,7 +86,7 @@ class Observer:
         self._weights: tuple[Weight, ...] = tuple(w for w in self._scratch.weights if _is_trainable(w.parameter))
         if not self._weights:
             raise IdealGroupsError(
-                "the model has no weight layers: parameters of two or more dimensions named weight, kernel or w."
+                "the model has no weight layers (parameters named weight, kernel or w) that gradients reach."
             )
         self._sizes = {weight.name: float(norm(weight.parameter.detach())) for weight in self._weights}
         self._snapshot = Snapshot(self.model, model)
@@ -222,7 +222,8 @@ class Observer:
                 )
             if not torch.isfinite(loss):
                 raise IdealGroupsError(
-                    "the loss is not finite; check the model's initialisation and the range of the inputs."
+                    "the loss is not finite; check the model's initialisation and the range of the inputs "
+                    f"({value_range(self._inputs)})."
                 )
             losses.append(loss)
         return losses
