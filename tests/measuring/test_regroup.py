@@ -55,7 +55,7 @@ def functional(net: nn.Module, x: Tensor) -> Tensor:
 def test_function_transforms_give_what_plain_calls_give(call: Any) -> None:
     plain = Observer(Around(lambda net, x: net(x)), X).observe({"body.1": 2}, with_curves=True)
     other = Observer(Around(call), X).observe({"body.1": 2}, with_curves=True)
-    assert np.allclose(other.line, plain.line, atol=1e-5)
+    assert np.allclose(other.measured.line, plain.measured.line, atol=1e-5)
     for key in ("amplification", "projection"):
         assert np.allclose(getattr(other.curves["body.1"], key), getattr(plain.curves["body.1"], key), atol=1e-5)
 
@@ -70,7 +70,7 @@ def test_derivatives_by_function_transforms_are_planned() -> None:
             return torch.autograd.grad(net(y).square().sum(), y, create_graph=True)[0]
 
     seen, other = (Observer(Around(call), X).observe({"body.1": 2}, True) for call in (forces, forces_by_autograd))
-    assert np.allclose(seen.line, other.line, atol=1e-5)
+    assert np.allclose(seen.measured.line, other.measured.line, atol=1e-5)
     assert [g.in_line for g in seen.gradients] == [g.in_line for g in other.gradients] == [True, True]
 
 
@@ -87,7 +87,7 @@ def test_the_input_is_found_by_its_name() -> None:
             super().__init__(lambda net, x: net[2:](net[1](t=None, x=net[0](x))), WithTime)
 
     plain = Observer(Around(lambda net, x: net(x), nn.BatchNorm2d), X).observe({"body.1": 2})
-    assert np.array_equal(Observer(Net(), X).observe({"body.1": 2}).line, plain.line)
+    assert np.array_equal(Observer(Net(), X).observe({"body.1": 2}).measured.line, plain.measured.line)
 
 
 def second_argument(net: nn.Module, x: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def test_half_precision_by_autocast_inside_a_model_is_measured_nearly_alike() ->
 
     plain = Observer(Around(lambda net, x: net(x)), X).observe({"body.1": 2}, with_curves=True)
     half = Observer(Around(autocast), X).observe({"body.1": 2}, with_curves=True)
-    assert np.allclose(half.line, plain.line, atol=0.05)
+    assert np.allclose(half.measured.line, plain.measured.line, atol=0.05)
     assert np.allclose(half.curves["body.1"].amplification, plain.curves["body.1"].amplification, atol=0.01)
 
 
