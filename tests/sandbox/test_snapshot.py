@@ -100,7 +100,7 @@ def test_a_parameter_that_shrinks_in_every_pass_changes_no_plan() -> None:
             return self.body(x * self.book)  # type: ignore[no-any-return]
 
     model, x = Shrinks(), torch.randn(4, 3, 8, 8)
-    first, again = ig.plan(model, x, strategy="fixed-32"), ig.plan(model, x, strategy="fixed-32")
+    first, again = ig.plan(model, x), ig.plan(model, x)
     assert first.trend_before == again.trend_before
     assert first.trend_after == again.trend_after
     assert model.book.item() == 1

@@ -48,10 +48,10 @@ def coupled(model: nn.Module, inputs: Any, *, is_copy: bool = False) -> bool | N
         samples = 2
     both[1] = tree_map(lambda leaf: _first_changed(leaf, samples), both[1])
     flags = {part: part.training for part in model.modules()}
-    snapshot = Snapshot(model, source)
+    for part in flags:
+        part.training = "drop" not in type(part).__name__.lower()
+    snapshot = Snapshot(model, source)  # which puts these flags back as well
     try:
-        for part in flags:
-            part.training = "drop" not in type(part).__name__.lower()
         return _others_moved(_output(model, both[0], snapshot), _output(model, both[1], snapshot), samples)
     except Exception:  # whatever a model raises on a changed input
         return None
