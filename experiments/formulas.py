@@ -17,6 +17,7 @@ import torchvision
 from torch import Tensor, nn
 
 from experiments.common.first_rule import trend
+from experiments.common.markdown import table
 from idealgroups.synthetic import synthetic
 from idealgroups.theory.curves import Moments, curves, group_variance, kept_share, log_amplification
 from idealgroups.theory.formulas import (
@@ -30,12 +31,9 @@ from idealgroups.theory.formulas import (
 from idealgroups.theory.grouping import most_groups_within
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    print(f"\n**{title}**\n")
-    print("| " + " | ".join(header) + " |")
-    print("|" + "---|" * len(header))
-    for row in rows:
-        print("| " + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row) + " |")
+def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    cells = [[f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row] for row in rows]
+    print(f"\n**{title}**\n\n{table(header, cells)}")
 
 
 def percent(value: float) -> str:
@@ -53,7 +51,7 @@ def fully_connected(rng: np.random.Generator) -> None:
         simulated, noise = inverse.mean(), inverse.std() / math.sqrt(len(inverse))
         predicted = math.exp(fc_gain(m))
         rows.append((m, predicted, float(simulated), percent(predicted / simulated - 1), percent(noise / simulated)))
-    table("Fully connected: exp(b)", ("m", "(m−2)/(m−3)", "simulated", "error", "standard error"), rows)
+    show("Fully connected: exp(b)", ("m", "(m−2)/(m−3)", "simulated", "error", "standard error"), rows)
 
 
 def first_within(error: dict[int, float], limit: float) -> str:
@@ -75,10 +73,10 @@ def convolution(rng: np.random.Generator) -> None:
         widths = [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256]
         error = {c: math.expm1(conv_gain(c, rho) - gaussian_gain(c, math.inf, rho)) for c in widths}
         limits.append((f"{rho:.2f}", percent(min(error.values())), *(first_within(error, e) for e in (0.05, 0.01))))
-    header = ("ρ", "c", "simulated", "closed form", "error", "`gaussian_gain`", "error")
-    table("Convolution, many positions: exp(b)", header, rows)
+    header: tuple[str, ...] = ("ρ", "c", "simulated", "closed form", "error", "`gaussian_gain`", "error")
+    show("Convolution, many positions: exp(b)", header, rows)
     header = ("ρ", "worst error (beyond c = 1)", "within 5 % from c =", "within 1 % from c =")
-    table("The closed form −log(1 − ρ/c) is exact at c = 1, and then again", header, limits)
+    show("The closed form −log(1 − ρ/c) is exact at c = 1, and then again", header, limits)
 
 
 def few_positions(rng: np.random.Generator) -> None:
@@ -93,8 +91,8 @@ def few_positions(rng: np.random.Generator) -> None:
             closed, exact = math.exp(conv_gain(c, rho)), math.exp(gaussian_gain(c, s, rho))
             row.append(f"{percent(closed / simulated - 1)} ({percent(exact / simulated - 1)})")
         rows.append(row)
-    header = ("c", *(f"S = {s}" for s in (4, 9, 16, 49, 196, 784)))
-    table("Few independent positions, ρ = 1/π: error of `conv_gain` (of `gaussian_gain`)", header, rows)
+    header: tuple[str, ...] = ("c", *(f"S = {s}" for s in (4, 9, 16, 49, 196, 784)))
+    show("Few independent positions, ρ = 1/π: error of `conv_gain` (of `gaussian_gain`)", header, rows)
 
 
 def few_channels(rng: np.random.Generator) -> None:
@@ -113,8 +111,8 @@ def few_channels(rng: np.random.Generator) -> None:
             closed = conv_gain(c, rho, channels)
             row.append(f"{percent(math.exp(closed) / simulated - 1)} ({percent(math.exp(exact) / simulated - 1)})")
         rows.append(row)
-    header = ("C", *(f"c = {c}" for c in (1, 2, 4, 8, 16)))
-    table("Few channels in all, ρ = 1/π: error of `conv_gain` (of the difference of two `gaussian_gain`)", header, rows)
+    header: tuple[str, ...] = ("C", *(f"c = {c}" for c in (1, 2, 4, 8, 16)))
+    show("Few channels in all, ρ = 1/π: error of `conv_gain` (of the difference of two `gaussian_gain`)", header, rows)
 
 
 def pooled(rng: np.random.Generator) -> None:
@@ -130,8 +128,8 @@ def pooled(rng: np.random.Generator) -> None:
             removed = 1 - kept_share([moments], c)
             errors = [percent(-math.expm1(-pooled_projection_loss(c, mean_share=r)) / removed - 1) for r in (0.0, rho)]
             rows.append((f"{rho:.2f}", c, f"{removed:.4f}", *errors))
-    header = ("ρ", "c", "removed", "error of 0.82/c", "error with `mean_share=ρ`")
-    table("Gradient in front of GN–ReLU–global pool: share removed by the projections", header, rows)
+    header: tuple[str, ...] = ("ρ", "c", "removed", "error of 0.82/c", "error with `mean_share=ρ`")
+    show("Gradient in front of GN–ReLU–global pool: share removed by the projections", header, rows)
 
 
 # --- real networks ---------------------------------------------------------------------------------------------------
@@ -161,7 +159,7 @@ def observe(model: nn.Module, x: Tensor, seed: int = 0) -> tuple[list[Moments], 
     kept: dict[nn.Module, Moments] = {}
     seen: dict[nn.Conv2d, dict[str, float]] = {}
 
-    def after_norm(norm: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> None:
+    def after_norm(norm: nn.GroupNorm, args: tuple[Tensor, ...], y: Tensor) -> None:
         z = args[0].detach().flatten(2).double().numpy()
 
         def save(gradient: Tensor) -> None:
@@ -169,9 +167,9 @@ def observe(model: nn.Module, x: Tensor, seed: int = 0) -> tuple[list[Moments], 
             sums = d.sum(-1), (d**2).sum(-1), (d * z).sum(-1)
             kept[norm] = Moments(z.mean(-1), z.var(-1), z.shape[-1], norm.eps, *sums)
 
-        y.register_hook(save)
+        y.register_hook(save)  # type: ignore[no-untyped-call]
 
-    def after_conv(conv: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> None:
+    def after_conv(conv: nn.Conv2d, args: tuple[Tensor, ...], y: Tensor) -> None:
         x = args[0].detach().flatten(2)
         square = float(x.square().sum())
         shares = {
@@ -185,10 +183,10 @@ def observe(model: nn.Module, x: Tensor, seed: int = 0) -> tuple[list[Moments], 
             coherence = float(d.sum(-1).square().sum()) / total  # S·q
             seen[conv] = shares | {"gradient": total, "coherence": coherence}
 
-        y.register_hook(save)
+        y.register_hook(save)  # type: ignore[no-untyped-call]
 
-    hooks = {nn.GroupNorm: after_norm, nn.Conv2d: after_conv}
-    handles = [m.register_forward_hook(hooks[type(m)]) for m in model.modules() if type(m) in hooks]
+    handles = [m.register_forward_hook(after_norm) for m in model.modules() if isinstance(m, nn.GroupNorm)]
+    handles += [m.register_forward_hook(after_conv) for m in model.modules() if isinstance(m, nn.Conv2d)]
     model.zero_grad()
     out = model(x)
     (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))).sum().backward()
@@ -217,7 +215,8 @@ def plain(depth: int = 8, width: int = 64, kernel: int = 3, pool: bool = True) -
 
 
 def resnet() -> nn.Module:
-    return torchvision.models.resnet18(norm_layer=lambda channels: nn.GroupNorm(1, channels))
+    network: nn.Module = torchvision.models.resnet18(norm_layer=lambda channels: nn.GroupNorm(1, channels))
+    return network
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -253,8 +252,8 @@ def mean_share_by_depth() -> None:
                 predicted.append(next_mean_share(predicted[-1], c))
             for name, shares in (("predicted", predicted), ("measured", measured)):
                 rows.append((f"{kernel}×{kernel}", c, name, *(f"{share:.2f}" for share in shares)))
-    header = ("kernel", "c", "ρ", *(f"layer {i}" for i in range(1, depth + 1)))
-    table("Mean share ρ over depth, plain network on white noise (ρ = 0 at the input)", header, rows)
+    header: tuple[str, ...] = ("kernel", "c", "ρ", *(f"layer {i}" for i in range(1, depth + 1)))
+    show("Mean share ρ over depth, plain network on white noise (ρ = 0 at the input)", header, rows)
 
 
 def real_layers() -> None:
@@ -270,12 +269,12 @@ def real_layers() -> None:
                     closed = conv_gain(c, rho, channels)
                     weighted = log_weighted_amplification(m, c) - measured
                     found.append((rho, measured, closed / measured, exact / measured, weighted))
-            median, weighted = np.median(found, axis=0), np.array(found)[:, -1]
-            extremes = (weighted.mean(), math.sqrt((weighted**2).mean()), np.abs(weighted).max())
+            median, differences = np.median(found, axis=0), np.array(found)[:, -1]
+            extremes = (differences.mean(), math.sqrt((differences**2).mean()), np.abs(differences).max())
             rows.append((name, c, *(f"{v:.2f}" for v in median[:4]), *(f"{v:+.3f}" for v in extremes)))
-    header = ("network", "c", "ρ", "amplification", "closed form / measured", "gaussian / measured")
+    header: tuple[str, ...] = ("network", "c", "ρ", "amplification", "closed form / measured", "gaussian / measured")
     header += ("weighted − unweighted, mean", "root mean square", "worst")
-    table("Layers at initialization, 3 seeds, 1/f noise (medians over layers; log scale)", header, rows)
+    show("Layers at initialization, 3 seeds, 1/f noise (medians over layers; log scale)", header, rows)
 
 
 def log_weighted_amplification(m: Moments, c: int) -> float:
@@ -303,8 +302,8 @@ def weighting_and_choice() -> None:
                     factors.append(groups[0] / groups[1])
             agree = f"{factors.count(1.0)} of {len(factors)}"
             rows.append((name, budget, agree, f"{min(factors):g} to {max(factors):g}"))
-    header = ("network", "ε", "layers that agree", "ratio of the groups, unweighted / weighted")
-    table("Groups within a budget: does the weight of the samples and groups matter?", header, rows)
+    header: tuple[str, ...] = ("network", "ε", "layers that agree", "ratio of the groups, unweighted / weighted")
+    show("Groups within a budget: does the weight of the samples and groups matter?", header, rows)
 
 
 def what_moves_the_trend() -> None:
@@ -329,9 +328,15 @@ def what_moves_the_trend() -> None:
             change = "" if c == 10**6 else f"{measured - one_group:+.2f}"
             row = (name, "all" if c == 10**6 else c, f"{measured:+.2f}", change, "" if c == 10**6 else f"{gain:+.2f}")
             rows.append((*row, f"{formula:+.2f}", f"{white:+.2f}"))
-    header = ("network", "c", "T", "change against one group", "predicted by Σ b/2 of the layers above")
+    header: tuple[str, ...] = (
+        "network",
+        "c",
+        "T",
+        "change against one group",
+        "predicted by Σ b/2 of the layers above",
+    )
     header += ("T by the formula for u", "without its coherence")
-    table("What moves the trend T of log u over the convolutions", header, rows)
+    show("What moves the trend T of log u over the convolutions", header, rows)
 
 
 def what_one_layer_costs() -> None:
@@ -358,8 +363,8 @@ def what_one_layer_costs() -> None:
         for place, part in zip(("first", "middle", "last"), thirds, strict=True):
             _, measured, predicted = np.mean(part, axis=0)
             rows.append((name, f"{place} third", f"{measured:+.2f}", f"{predicted:+.2f}"))
-    header = ("network", "one layer in the", "change of T", "predicted from its amplification")
-    table("What one layer of c = 1 among layers of c = 4 costs the trend T, by its place", header, rows)
+    header: tuple[str, ...] = ("network", "one layer in the", "change of T", "predicted from its amplification")
+    show("What one layer of c = 1 among layers of c = 4 costs the trend T, by its place", header, rows)
 
 
 if __name__ == "__main__":

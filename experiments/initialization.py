@@ -3,8 +3,8 @@
     python -m experiments.initialization run [--images cifar10.npz] [--part 128|224|networks|widths]
     python -m experiments.initialization render
 
-`run` appends one JSON line a case to experiments/initialization.jsonl and skips what is there; `render` writes the
-tables into docs/results.md and the figure beside it. `--images` adds real photographs (Keras-style .npz), enlarged
+`run` appends one JSON line a case to initialization.jsonl beside this file and skips what is there; `render` writes the
+tables into initialization.md and the figure into docs/. `--images` adds real photographs (Keras-style .npz), enlarged
 bilinearly.
 """
 
@@ -28,7 +28,8 @@ from rich.progress import track
 
 from experiments.common.first_plans import FirstPlan, read_first_plan
 from experiments.common.first_rule import strategy_named
-from experiments.common.markdown import replace_section
+from experiments.common.jsonl import append_records, load_records
+from experiments.common.markdown import minus, replace_section, table
 from idealgroups.api import measure
 from idealgroups.cli.networks import load_model
 from idealgroups.planner import Survey
@@ -40,12 +41,12 @@ from idealgroups.synthetic import synthetic
 app = App(help=__doc__)
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "initialization.jsonl"
-DOCUMENT = ROOT / "docs" / "results.md"
+DOCUMENT = ROOT / "experiments" / "initialization.md"
 FIGURE = ROOT / "docs" / "initialization.svg"
 
 SEEDS = range(5)
 WIDTHS = ("channels-1", "channels-2", "channels-4", "channels-8", "channels-16", "channels-32", "layer")
-IMAGENET = {  # top-1 error by width in the GroupNorm paper (Wu & He 2018, table 3), as design notes quote it
+IMAGENET = {  # top-1 error by group size, ResNet-50, Wu & He 2018, Table 3; quoted, not verified here
     "channels-2": 25.6,
     "channels-4": 24.8,
     "channels-8": 24.3,
@@ -91,8 +92,7 @@ def cases(part: str, images: bool) -> Iterator[Case]:
 @app.command
 def run(part: str = "all", images: Path | None = None) -> None:
     """Measure what is not measured yet."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    done = {key(record["case"]) for record in load()}
+    done = {key(record["case"]) for record in load_records(RESULTS)}
     todo = [case for case in dict.fromkeys(cases(part, images is not None)) if key(asdict(case)) not in done]
     network: tuple[Case, Survey] | None = None
     for case in track(todo, description="measuring"):
@@ -105,8 +105,7 @@ def run(part: str = "all", images: Path | None = None) -> None:
         if case.px == 128 and case.seed == 0 and case.data == "pink" and case.model == RESNET50:
             measured = measure(load_model(case.model, 0).model, batch(case, images), plan=plan, seed=0)
             record["layers"] = [asdict(layer) for layer in measured.layers]
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(record, separators=(",", ":")) + "\n")
+        append_records(RESULTS, [record])
 
 
 def batch(case: Case, images: Path | None) -> torch.Tensor:
@@ -124,14 +123,10 @@ def key(case: dict[str, Any]) -> str:
     return json.dumps(case, sort_keys=True)
 
 
-def load() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
 @app.command
 def render() -> None:
     """Write the tables and the figure from the results."""
-    records = [(Case(**record["case"]), read_first_plan(record["plan"]), record) for record in load()]
+    records = [(Case(**record["case"]), read_first_plan(record["plan"]), record) for record in load_records(RESULTS)]
     replace_section(DOCUMENT, "isometry-widths", widths_table(records))
     replace_section(DOCUMENT, "isometry-resnet50", resnet50_table(records))
     replace_section(DOCUMENT, "isometry-networks", networks_table(records))
@@ -143,68 +138,56 @@ Records = list[tuple[Case, FirstPlan, dict[str, Any]]]
 
 def widths_table(records: Records) -> str:
     def cell(strategy: str, data: str) -> str:
-        trends = [p.trend_after for c, p, _ in records if (c.strategy, c.data, c.px) == (strategy, data, 128)]
-        trends = (
-            trends
-            if strategy != "isometric"
-            else [
-                p.trend_after
-                for c, p, _ in records
-                if (c.model, c.strategy, c.data, c.px) == (RESNET50, strategy, data, 128)
-            ]
-        )
-        return f"{mean(trends):+.2f} ± {np.std(trends):.2f}".replace("-", "−") if trends else "–"
+        asked = (RESNET50, strategy, data, 128)
+        trends = [p.trend_after for c, p, _ in records if (c.model, c.strategy, c.data, c.px) == asked]
+        return minus(f"{mean(trends):+.2f} ± {np.std(trends):.2f}") if trends else "–"
 
     kinds = [d for d in ("pink", "noise", "real") if any(c.data == d for c, _, _ in records)]
     titles = {"pink": "1/f noise", "noise": "white noise", "real": "CIFAR-10 images"}
-    lines = ["| channels per group | " + " | ".join(titles[d] for d in kinds) + " | ImageNet top-1 error † |"]
-    lines.append("|---" * (len(kinds) + 2) + "|")
-    for strategy in (*WIDTHS, "isometric"):
-        name = {"layer": "all (layer norm)", "isometric": "**the plan**", "channels-1": "1 (instance norm)"}.get(
-            strategy, strategy.removeprefix("channels-")
+    names = {"layer": "all (layer norm)", "isometric": "**the plan**", "channels-1": "1 (instance norm)"}
+    rows = [
+        (
+            names.get(strategy, strategy.removeprefix("channels-")),
+            *(cell(strategy, data) for data in kinds),
+            IMAGENET.get(strategy, ""),
         )
-        lines.append(
-            f"| {name} | " + " | ".join(cell(strategy, d) for d in kinds) + f" | {IMAGENET.get(strategy, '')} |"
-        )
-    return "\n".join(lines)
+        for strategy in (*WIDTHS, "isometric")
+    ]
+    return table(("group size", *(titles[data] for data in kinds), "ImageNet top-1 error †"), rows)
+
+
+PLAN_COLUMNS = ("ε", "trend before", "trend after", "median group size", "range", "mean groups")
 
 
 def resnet50_table(records: Records) -> str:
-    lines = [
-        "| input | px | seed | ε | trend before | trend after | median per group | range per group | mean G |",
-        "|---" * 9 + "|",
+    rows = [
+        (case.data, case.px, case.seed, *plan_cells(plan))
+        for case, plan, _ in sorted(records, key=lambda r: (r[0].px, r[0].data, r[0].seed))
+        if (case.model, case.strategy) == (RESNET50, "isometric")
     ]
-    for case, plan, _ in sorted(records, key=lambda r: (r[0].px, r[0].data, r[0].seed)):
-        if case.model != RESNET50 or case.strategy != "isometric":
-            continue
-        lines.append(f"| {case.data} | {case.px} | {case.seed} | {row(plan)} |")
-    return "\n".join(lines)
+    return table(("input", "px", "seed", *PLAN_COLUMNS), rows)
 
 
 def networks_table(records: Records) -> str:
-    lines = [
-        "| network | seed | ε | trend before | trend after | median per group | range per group | mean G |",
-        "|---" * 8 + "|",
+    rows = [
+        (name, case.seed, *plan_cells(plan))
+        for name in NETWORKS
+        for case, plan, _ in sorted(records, key=lambda r: r[0].seed)
+        if (case.model, case.strategy, case.data, case.px) == (name, "isometric", "pink", 128)
     ]
-    for name in NETWORKS:
-        chosen = [
-            (c, p) for c, p, _ in records if (c.model, c.strategy, c.data, c.px) == (name, "isometric", "pink", 128)
-        ]
-        lines += [f"| {name} | {case.seed} | {row(plan)} |" for case, plan in sorted(chosen, key=lambda r: r[0].seed)]
-    return "\n".join(lines)
+    return table(("network", "seed", *PLAN_COLUMNS), rows)
 
 
-def row(plan: FirstPlan) -> str:
-    widths = [site.group_size for site in plan.sites]
-    values = (
+def plan_cells(plan: FirstPlan) -> tuple[str, ...]:
+    sizes = [site.group_size for site in plan.sites]
+    return (
         f"{plan.budget:.3f}",
-        f"{plan.trend_before:+.2f}",
-        f"{plan.trend_after:+.2f}",
-        f"{median(widths):g}",
-        f"{min(widths)}–{max(widths)}",
+        minus(f"{plan.trend_before:+.2f}"),
+        minus(f"{plan.trend_after:+.2f}"),
+        f"{median(sizes):g}",
+        f"{min(sizes)}–{max(sizes)}",
         f"{mean(site.num_groups for site in plan.sites):.1f}",
     )
-    return " | ".join(values).replace("-", "−")
 
 
 def draw(records: Records) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from experiments.common.first_rule import FirstRule
 from experiments.common.markdown import replace_section
 from experiments.study.networks import UNet
-from idealgroups.planner import Network
+from idealgroups.planner import Survey
 from idealgroups.synthetic import synthetic
 from idealgroups.theory.formulas import divisors
 from idealgroups.theory.strategies import Isometric
@@ -122,8 +121,8 @@ def measure(case: Case) -> dict[str, Any]:
     """Return the record of a case."""
     torch.manual_seed(case.seed)
     model = NETWORKS[case.network](case.classes)
-    with closing(Network(model, inputs(case), seed=case.seed)) as network:
-        plan = network.plan(Isometric() if case.rule == "isometric" else FirstRule(), name=case.network)
+    with Survey(model, inputs(case), seed=case.seed, name=case.network) as network:
+        plan = network.plan(Isometric() if case.rule == "isometric" else FirstRule())
     sites = [(site.num_channels, site.num_channels // site.num_groups) for site in plan.sites]
     return {"case": asdict(case), "trend": round(plan.trend_after, 3), "one": plan.one_number, "sites": sites}
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -29,11 +29,12 @@ from torch import Tensor, nn
 
 import idealgroups as ig
 from experiments.common.first_rule import FirstRule, Target
-from experiments.common.markdown import replace_section
+from experiments.common.jsonl import append_records, load_records
+from experiments.common.markdown import minus, replace_section, table
+from experiments.common.training import make_optimizer, train_epoch
 from experiments.study.config import Images
 from experiments.study.data import load
-from experiments.study.networks import BasicBlock, UNet, plain
-from experiments.study.networks import _conv as conv
+from experiments.study.networks import BasicBlock, UNet, conv_norm, plain
 from idealgroups.planner import Survey
 from idealgroups.theory.strategies import parse_strategy
 
@@ -62,7 +63,7 @@ def fcn(depth: int, width: int) -> Callable[[int, int], nn.Module]:
         layers: list[nn.Module] = []
         channels = inside
         for _ in range(depth):
-            layers += [*conv(channels, width), nn.ReLU()]
+            layers += [*conv_norm(channels, width), nn.ReLU()]
             channels = width
         return nn.Sequential(*layers, nn.Conv2d(width, outside, 1))
 
@@ -76,7 +77,7 @@ def hourglass(inside: int, outside: int) -> nn.Module:
     for width, step in ((16, 1), (16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (32, 0), (32, 1), (16, 0), (16, 1)):
         if step == 0:
             layers.append(nn.Upsample(scale_factor=2))
-        layers += [*conv(channels, width, stride=max(step, 1)), nn.ReLU()]
+        layers += [*conv_norm(channels, width, stride=max(step, 1)), nn.ReLU()]
         channels = width
     return nn.Sequential(*layers, nn.Conv2d(channels, outside, 1))
 
@@ -85,7 +86,7 @@ def residual_fcn(inside: int, outside: int) -> nn.Module:
     """Five basic blocks to a quarter of the resolution, and back by interpolation."""
     blocks = (BasicBlock(24, 24, 1), BasicBlock(24, 48, 2), BasicBlock(48, 48, 1), BasicBlock(48, 96, 2))
     return nn.Sequential(
-        *conv(inside, 24),
+        *conv_norm(inside, 24),
         nn.ReLU(),
         *blocks,
         BasicBlock(96, 96, 1),
@@ -110,7 +111,7 @@ class Case:
 
     task: str
     build: Callable[[int, int], nn.Module]
-    rates: dict[str, tuple[float, ...]]
+    rates: Mapping[str, tuple[float, ...]]
 
 
 BOTH = {"sgd": (0.1, 0.3), "adamw": (0.003, 0.01)}
@@ -155,7 +156,7 @@ def read(name: str, folder: Path) -> Task:
 @app.command
 def run(data: Path, networks: str = ",".join(CASES), seed: int = 100) -> None:
     """Train what is not trained yet."""
-    done = {json.dumps(record["key"]) for record in records()}
+    done = {json.dumps(record["key"]) for record in load_records(RESULTS)}
     for name in networks.split(","):
         case = CASES[name]
         task = read(case.task, data)
@@ -178,27 +179,19 @@ def run(data: Path, networks: str = ",".join(CASES), seed: int = 100) -> None:
                         "val_loss": round(trained[groups, optimizer, rate], 4),
                         "trend": round(plan.trend_after, 2),
                     }
-                    with RESULTS.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
+                    append_records(RESULTS, [line])
 
 
 def train(network: nn.Module, task: Task, name: str, rate: float, seed: int) -> float:
-    optimizer = (
-        torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9)
-        if name == "sgd"
-        else torch.optim.AdamW(network.parameters(), lr=rate)
-    )
+    optimizer = make_optimizer(network, name, rate, weight_decay=0.01 if name == "adamw" else 0.0)
     x, y = task.train
     steps = len(x) // BATCH
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps * EPOCHS)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(EPOCHS):
         order = torch.randperm(len(x), generator=generator)
-        for chosen in order[: steps * BATCH].split(BATCH):
-            optimizer.zero_grad()
-            task.loss(network(x[chosen]), y[chosen]).backward()
-            optimizer.step()
-            schedule.step()
+        batches = ((x[chosen], y[chosen]) for chosen in torch.split(order[: steps * BATCH], BATCH))
+        train_epoch(network, batches, lambda net, x, y: task.loss(net(x), y), optimizer, schedule)
     network.eval()
     with torch.no_grad():
         return float(task.loss(network(task.val[0]), task.val[1]))
@@ -208,7 +201,7 @@ def train(network: nn.Module, task: Task, name: str, rate: float, seed: int) -> 
 def render() -> None:
     """Write the table into docs/theory.md: each choice at the best of its rates, the mean over seeds."""
     found: dict[tuple[str, str, str, float], list[tuple[float, float]]] = defaultdict(list)
-    for record in records():
+    for record in load_records(RESULTS):
         name, optimizer, _, title, rate = record["key"]
         found[name, optimizer, title, rate].append((record["val_loss"], record["trend"]))
     rows: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
@@ -216,21 +209,17 @@ def render() -> None:
         at_rate = (mean(loss for loss, _ in pairs), mean(trend for _, trend in pairs))
         row = rows[name, optimizer]
         row[title] = min(at_rate, row.get(title, at_rate))
-    lines = ["| network, optimizer | " + " | ".join(CHOICES) + " |", "|---" * (len(CHOICES) + 1) + "|"]
+    body = []
     for (name, optimizer), row in rows.items():
         lowest = min(row.values())[0]
         cells = [cell(*row[title], lowest) if title in row else "–" for title in CHOICES]
-        lines.append(f"| {name}, {optimizer} | " + " | ".join(cells) + " |")
-    replace_section(DOCUMENT, "positions", "\n".join(lines))
+        body.append((f"{name}, {optimizer}", *cells))
+    replace_section(DOCUMENT, "positions", table(("network, optimizer", *CHOICES), body))
 
 
 def cell(loss: float, trend: float, lowest: float) -> str:
     shown = f"**{loss:.3f}**" if loss == lowest else f"{loss:.3f}"
-    return f"{shown} ({trend:+.1f})".replace("-", "−")
-
-
-def records() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return f"{shown} ({minus(f'{trend:+.1f}')})"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from cyclopts import App
 from rich.progress import track
 
 from experiments.common.first_rule import FirstBlock, FirstRule, Target
-from experiments.common.markdown import replace_section
+from experiments.common.jsonl import append_records, load_records
+from experiments.common.markdown import minus, replace_section, table
 from experiments.study.config import Arm, Images, Run
 from experiments.study.data import load
 from experiments.study.planned import initial_network, plan_inputs
@@ -104,7 +105,7 @@ QUESTIONS = {
 @app.command
 def run(data: Path, networks: str = ";".join(QUESTIONS), seeds: str = "100,101") -> None:
     """Train what is not trained yet."""
-    done = {json.dumps(record["key"]) for record in records()}
+    done = {json.dumps(record["key"]) for record in load_records(RESULTS)}
     for seed in map(int, seeds.split(",")):
         for name in networks.split(";"):
             arm, rates, titles = QUESTIONS[name].arm, QUESTIONS[name].learning_rates, QUESTIONS[name].titles
@@ -130,8 +131,7 @@ def run(data: Path, networks: str = ";".join(QUESTIONS), seeds: str = "100,101")
                         "budget": plan.budget,
                         "median_width": median(site.group_size for site in plan.sites),
                     }
-                    with RESULTS.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
+                    append_records(RESULTS, [line])
 
 
 SECTIONS = {
@@ -145,30 +145,25 @@ SECTIONS = {
 def render() -> None:
     """Write the tables into docs/theory.md: the mean over seeds at the best rate, and how many seeds."""
     cells: dict[tuple[str, str], dict[float, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    for record in records():
+    for record in load_records(RESULTS):
         name, _, _, title, rate = record["key"]
         cells[name, title][rate].append((record["val_loss"], record["trend"]))
     for section, names in SECTIONS.items():
         titles = [*VARIANTS, *dict.fromkeys(title for _, title in cells if title not in VARIANTS)]
         rows = [
-            f"| {title} | " + " | ".join(cell(cells.get((name, title), {})) for name in names) + " |"
+            (title, *(cell(cells.get((name, title), {})) for name in names))
             for title in titles
             if any((name, title) in cells for name in names)
         ]
-        lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|", *rows]
-        replace_section(DOCUMENT, section, "\n".join(lines))
+        replace_section(DOCUMENT, section, table(("", *names), rows))
 
 
 def cell(by_rate: dict[float, list[tuple[float, float]]]) -> str:
     if not by_rate:
         return "–"
     best = min(by_rate.values(), key=lambda pairs: mean(loss for loss, _ in pairs))
-    trend = f"{mean(t for _, t in best):+.1f}".replace("-", "−")
+    trend = minus(f"{mean(t for _, t in best):+.1f}")
     return f"{mean(loss for loss, _ in best):.3f} (T {trend}; {len(best)})"
-
-
-def records() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 if __name__ == "__main__":

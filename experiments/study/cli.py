@@ -1,4 +1,4 @@
-"""``idealgroups study run`` and ``idealgroups study report``: load, call, print."""
+"""``python -m experiments.study run``, ``recipe`` and ``report``: load, call, print."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from idealgroups.errors import IdealGroupsError
 
 from .config import Study
-from .recipes import Recipe
+from .recipes.training import Recipe
 
 
 def _from_study_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -103,7 +103,7 @@ def recipe(
     out: Annotated[Path, Parameter(help="Folder of the result.")] = RUNS / "recipes",
 ) -> None:
     """Train one of the paper's networks on large data: Caltech-101, Oxford-IIIT Pets or COCO."""
-    from .recipes import run_recipe
+    from .recipes.run import run_recipe
 
     record = run_recipe(recipe)
     out.mkdir(parents=True, exist_ok=True)
@@ -120,19 +120,18 @@ def report(
     out: Annotated[
         Path | None, Parameter(help="Folder for report.md and the plots. Default: beside the results.")
     ] = None,
-    document: Annotated[Path | None, Parameter(help="Markdown document whose study section is replaced.")] = None,
 ) -> None:
     """Print the tables of a study, and write them with the plots."""
     from .paper import read_recipes
     from .report import known_arms, write_report
     from .store import read_results
-    from .tables import summary_tables
+    from .tables import rich_table, summary_tables
 
     found = read_results(results)
     recipes = read_recipes(results)
     console = Console(width=None if Console().is_terminal else 200)
     for table in summary_tables(known_arms(found)):
-        console.print(table.rich())
+        console.print(rich_table(table))
     beside = results[0] if results[0].is_dir() else results[0].parent
-    for path in write_report(found, out or beside, document, recipes):
+    for path in write_report(found, out or beside, recipes):
         console.print(f"wrote {path}")

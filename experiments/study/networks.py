@@ -16,7 +16,8 @@ from idealgroups.errors import IdealGroupsError
 Builder = Callable[[int, int, int], nn.Module]
 
 
-def _conv(inside: int, outside: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def conv_norm(inside: int, outside: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """Return a convolution and the batch norm behind it."""
     convolution = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return [convolution, nn.BatchNorm2d(outside)]
@@ -51,7 +52,7 @@ def plain(stages: Sequence[int], depth: int, pool: bool) -> Builder:
                 layers.append(nn.AvgPool2d(2))
             for i in range(depth):
                 stride = 2 if stage and not pool and i == 0 else 1
-                layers += [*_conv(channels, width, stride=stride), nn.ReLU()]
+                layers += [*conv_norm(channels, width, stride=stride), nn.ReLU()]
                 channels = width
         return nn.Sequential(*layers, *_head(channels, num_classes))
 
@@ -63,9 +64,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
-        self.branch = nn.Sequential(*_conv(inside, outside, stride=stride), nn.ReLU(), *_conv(outside, outside))
+        self.branch = nn.Sequential(*conv_norm(inside, outside, stride=stride), nn.ReLU(), *conv_norm(outside, outside))
         same = stride == 1 and inside == outside
-        self.shortcut = nn.Identity() if same else nn.Sequential(*_conv(inside, outside, 1, stride))
+        self.shortcut = nn.Identity() if same else nn.Sequential(*conv_norm(inside, outside, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """ReLU of the sum of branch and shortcut."""
@@ -76,7 +77,7 @@ def resnet(stages: Sequence[int], blocks: int) -> Builder:
     """A ResNet for small images: one 3×3 stem, then ``blocks`` basic blocks a stage."""
 
     def build(in_channels: int, num_classes: int, size: int) -> nn.Module:
-        layers: list[nn.Module] = [*_conv(in_channels, stages[0]), nn.ReLU()]
+        layers: list[nn.Module] = [*conv_norm(in_channels, stages[0]), nn.ReLU()]
         channels = stages[0]
         for stage, width in enumerate(stages):
             for i in range(blocks):
@@ -94,11 +95,11 @@ class InvertedResidual(nn.Module):
         super().__init__()
         wide = inside * expand
         self.branch = nn.Sequential(
-            *_conv(inside, wide, 1),
+            *conv_norm(inside, wide, 1),
             nn.ReLU6(),
-            *_conv(wide, wide, 3, stride, groups=wide),
+            *conv_norm(wide, wide, 3, stride, groups=wide),
             nn.ReLU6(),
-            *_conv(wide, outside, 1),
+            *conv_norm(wide, outside, 1),
         )
         self.shortcut = stride == 1 and inside == outside
 
@@ -112,14 +113,14 @@ def mobilenet(widths: Sequence[int] = (16, 24, 40), blocks: int = 2, expand: int
     """A small MobileNetV2: stem, ``blocks`` inverted residuals a width, a 1×1 convolution in front of the pool."""
 
     def build(in_channels: int, num_classes: int, size: int) -> nn.Module:
-        layers: list[nn.Module] = [*_conv(in_channels, widths[0]), nn.ReLU6()]
+        layers: list[nn.Module] = [*conv_norm(in_channels, widths[0]), nn.ReLU6()]
         channels = widths[0]
         for stage, width in enumerate(widths):
             for i in range(blocks):
                 layers.append(InvertedResidual(channels, width, 2 if stage and i == 0 else 1, expand))
                 channels = width
         last = channels * expand
-        return nn.Sequential(*layers, *_conv(channels, last, 1), nn.ReLU6(), *_head(last, num_classes))
+        return nn.Sequential(*layers, *conv_norm(channels, last, 1), nn.ReLU6(), *_head(last, num_classes))
 
     return build
 
@@ -132,7 +133,7 @@ class UNet(nn.Module):
         a, b, c = widths
 
         def twice(inside: int, outside: int) -> nn.Sequential:
-            return nn.Sequential(*_conv(inside, outside), nn.ReLU(), *_conv(outside, outside), nn.ReLU())
+            return nn.Sequential(*conv_norm(inside, outside), nn.ReLU(), *conv_norm(outside, outside), nn.ReLU())
 
         self.down1, self.down2, self.bottom = twice(in_channels, a), twice(a, b), twice(b, c)
         self.up2, self.up1 = twice(c + b, b), twice(b + a, a)

@@ -11,9 +11,9 @@ from typing import Any
 
 from idealgroups.errors import IdealGroupsError
 
+from ..common.markdown import Table
 from .analysis import Row
 from .config import Arm
-from .tables import Table
 
 NOT_RUN = "not run here"
 
@@ -41,7 +41,7 @@ PUBLISHED = (
 
 
 def read_recipes(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
-    """Records of :func:`recipes.run_recipe` in ``*.recipe.json`` files of folders and their subfolders."""
+    """Records of :func:`recipes.run.run_recipe` in ``*.recipe.json`` files of folders and their subfolders."""
     folders = [path for path in map(Path, paths) if path.is_dir()]
     return [_read(file) for folder in folders for file in sorted(folder.rglob("*.recipe.json"))]
 

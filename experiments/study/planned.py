@@ -97,10 +97,10 @@ def plan_strategies(job: PlanJob, dataset: Dataset) -> list[Planned]:
     planned = [Planned("batch", None, step_seconds)] if "batch" in job.strategies else []
     for source, strategies in by_source.items():
         try:
-            surveyed = Survey(network, plan_inputs(source, dataset, job.seed), seed=job.seed, name=job.network)
-            for strategy in strategies:
-                plan = surveyed.plan(parse(strategy).rule)
-                planned.append(Planned(strategy, plan.to_dict(), step_seconds))
+            with Survey(network, plan_inputs(source, dataset, job.seed), seed=job.seed, name=job.network) as surveyed:
+                for strategy in strategies:
+                    plan = surveyed.plan(parse(strategy).rule)
+                    planned.append(Planned(strategy, plan.to_dict(), step_seconds))
         except IdealGroupsError as error:  # noqa: PERF203
             made = {one.strategy for one in planned}
             planned += [Planned(one, None, step_seconds, error=str(error)) for one in strategies if one not in made]

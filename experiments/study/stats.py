@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idealgroups.errors import IdealGroupsError
 
-try:
-    from scipy import stats
-except ImportError:
-    raise IdealGroupsError("the report of a study needs scipy; install idealgroups[study].") from None
-
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
+
+
+def _scipy_stats() -> Any:
+    """scipy.stats, which only a report needs."""
+    try:
+        from scipy import stats
+    except ImportError:
+        raise IdealGroupsError("the report of a study needs scipy; install idealgroups[study].") from None
+    return stats
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> Interval:
         return Interval(mean, math.nan, math.nan)
     if len(x) < 2 or np.ptp(x) <= 1e-12 * max(1.0, abs(mean)):
         return Interval(mean, mean, mean)
-    result = stats.bootstrap(
+    result = _scipy_stats().bootstrap(
         (x,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, rng=np.random.default_rng(seed)
     )
     low, high = result.confidence_interval
@@ -70,7 +75,7 @@ def permutation_p(differences: Sequence[float], seed: int = 0) -> float:
     x = finite_differences(differences)
     if len(x) < 2 or not np.any(x):
         return 1.0
-    result = stats.permutation_test(
+    result = _scipy_stats().permutation_test(
         (x,),
         np.mean,
         permutation_type="samples",
@@ -113,7 +118,7 @@ def mean_ranks(losses: Floats) -> Floats:
     >>> mean_ranks(np.array([[1.0, 2.0, 3.0], [1.0, 1.0, np.inf]])).tolist()
     [1.25, 1.75, 3.0]
     """
-    ranks: Floats = stats.rankdata(losses, axis=1).mean(axis=0)
+    ranks: Floats = _scipy_stats().rankdata(losses, axis=1).mean(axis=0)
     return ranks
 
 

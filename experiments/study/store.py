@@ -1,22 +1,19 @@
 """Results on disk: one JSON line a finished run, one file a process, read back together.
 
-A line is written by a single ``write`` on a file that this process alone appends to, and synchronised to disk, so a
-killed process can tear at most its own last line, which is dropped on reading and its run done again.
+A process appends to a file of its own, so a killed one can tear at most its own last line, which is dropped on reading
+and its run done again.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idealgroups.errors import IdealGroupsError
-
+from ..common.jsonl import append_records, read_records
 from .config import Run
 
 
@@ -59,20 +56,7 @@ class Store:
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:
         """Add finished runs, all or (after a crash) all but the last ones."""
-        lines = ({**_rounded(record), "run": record["run"]} for record in records)
-        text = "".join(json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n" for line in lines)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                data = text.encode()
-                while data:
-                    data = data[os.write(descriptor, data) :]
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise IdealGroupsError(f"cannot write results to {self.folder}: {error.strerror or error}.") from None
+        append_records(self._file, ({**_rounded(record), "run": record["run"]} for record in records))
 
     def results(self) -> list[Result]:
         """Every finished run once."""
@@ -88,28 +72,9 @@ def read_results(paths: Iterable[str | Path]) -> list[Result]:
     results: dict[str, Result] = {}
     for path in map(Path, paths):
         for file in sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]:
-            for result in _read_file(file):
+            for result in read_records(file, Result.from_record):
                 results.setdefault(result.run.hash, result)
     return list(results.values())
-
-
-def _read_file(file: Path) -> list[Result]:
-    try:
-        lines = file.read_text().split("\n")
-    except OSError as error:
-        raise IdealGroupsError(f"cannot read {file}: {error.strerror or error}.") from None
-    # What follows the last newline is empty, or a torn line.
-    return [_parse(line, number, file) for number, line in enumerate(lines[:-1], 1)]
-
-
-def _parse(line: str, number: int, file: Path) -> Result:
-    try:
-        return Result.from_record(json.loads(line))
-    except (ValueError, KeyError, TypeError) as error:
-        raise IdealGroupsError(
-            f"line {number} of {file} is not a run ({type(error).__name__}: {error}); "
-            "delete the line, its run will be done again."
-        ) from None
 
 
 def _loss(value: float | None) -> float:

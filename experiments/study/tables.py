@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from rich import box
@@ -13,6 +12,7 @@ from rich.table import Table as RichTable
 from idealgroups.theory.formulas import MIN_FLAT_ELEMENTS, MIN_IDEAL_ELEMENTS
 
 from ..common.first_rule import ISOMETRY_TOLERANCE, POSITION_TOLERANCE, TREND_ERRORS
+from ..common.markdown import Table, minus
 from .analysis import CANDIDATES, RANKED, REFERENCE, Comparison, Row, compare, mean_decades, ranks, regrets
 from .config import STRATEGIES, SWEEP, Arm
 from .stats import Interval, bootstrap_interval
@@ -21,31 +21,16 @@ from .variants import base
 Arms = Mapping[Arm, Mapping[str, Row]]
 
 
-@dataclass(frozen=True)
-class Table:
-    """A title, a header, rows of text and a note beneath."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-    def markdown(self) -> str:
-        """A heading and a GitHub table."""
-        lines = ["| " + " | ".join(self.header) + " |", "|" + "---|" * len(self.header)]
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        return "\n".join([f"### {self.title}", "", *lines, *(["", self.note] if self.note else []), ""])
-
-    def rich(self) -> RichTable:
-        """For the terminal."""
-        table = RichTable(
-            title=self.title, title_justify="left", caption=self.note or None, caption_justify="left", box=box.SIMPLE
-        )
-        for index, name in enumerate(self.header):
-            table.add_column(name, justify="left" if index == 0 else "right")
-        for row in self.rows:
-            table.add_row(*(cell.replace("**", "") for cell in row))
-        return table
+def rich_table(table: Table) -> RichTable:
+    """``table`` for the terminal."""
+    shown = RichTable(
+        title=table.title, title_justify="left", caption=table.note or None, caption_justify="left", box=box.SIMPLE
+    )
+    for index, name in enumerate(table.header):
+        shown.add_column(name, justify="left" if index == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*(cell.replace("**", "") for cell in row))
+    return shown
 
 
 def summary_tables(arms: Arms) -> list[Table]:
@@ -119,7 +104,7 @@ def overview(arms: Arms) -> Table:
                 f"{rank[name]:.2f}" if name in rank else "–",
                 f"{100 * regret[name].mean:.1f}" if name in regret else "–",
                 f"{100 * regret[name].worst:.1f}" if name in regret else "–",
-                f"{100 * fmean(ratios):+.1f}" if ratios else "–",
+                minus(f"{100 * fmean(ratios):+.1f}") if ratios else "–",
                 f"{decades[name]:.2f}",
                 f"{common[name]:.2f}",
                 f"{fmean(steps):.0f}",
@@ -229,7 +214,7 @@ def ablations(arms: Arms) -> Table:
 
 
 def goals(arms: Arms) -> Table:
-    """The goals that docs/study.md states, as measured, for each of the three strategies from theory."""
+    """The goals that docs/protocol.md states, as measured, for each of the three strategies from theory."""
     present = [name for name in CANDIDATES if any(name in rows for rows in arms.values())]
     if not any(REFERENCE in rows for rows in arms.values()):
         return Table("Goals", (), ())
@@ -298,7 +283,7 @@ def _number(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.4f}"
+    return "–" if math.isnan(value) else minus(f"{value:+.4f}")
 
 
 def _span(interval: Interval) -> str:

@@ -15,15 +15,13 @@ from torch import Tensor, nn
 from idealgroups.api import apply
 from idealgroups.results import Plan
 
+from ..common.training import make_optimizer, train_epoch
 from .config import Images, Run
 from .data import Dataset
 from .machine import describe_machine, pick_device
 from .planned import initial_network
 
 EVALUATION_BATCH = 500
-
-CHECK_EVERY = 50
-"""Steps between looks at the loss: a diverged epoch need not be trained to its end."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def train(job: TrainJob, dataset: Dataset) -> Outcome:
     device = pick_device()
     dataset = dataset.to(device)
     network = _network(run, job.plan, dataset).to(device)
-    optimizer = _optimizer(run, network)
+    optimizer = make_optimizer(network, run.arm.optimizer, run.learning_rate, run.arm.weight_decay)
     batch_size = min(run.arm.batch_size, len(dataset.x_train))
     steps_per_epoch = len(dataset.x_train) // batch_size
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=run.arm.epochs * steps_per_epoch)
@@ -77,20 +75,11 @@ def train(job: TrainJob, dataset: Dataset) -> Outcome:
     train_losses, val_losses, val_accuracies = [], [], []
     steps = 0
     for _ in range(run.arm.epochs):
-        network.train()
-        total = torch.zeros((), device=device)
-        for x, y in _batches(dataset, batch_size, run.arm.flip, generator):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(network(x), y)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            total += loss.detach()
-            steps += 1
-            if steps % CHECK_EVERY == 0 and not math.isfinite(float(total)):
-                break
+        batches = _batches(dataset, batch_size, run.arm.flip, generator)
+        epoch = train_epoch(network, batches, _loss, optimizer, schedule)
+        steps += epoch.steps
         val_loss, val_accuracy = evaluate(network, dataset.x_val, dataset.y_val)
-        train_losses.append(float(total) / steps_per_epoch)
+        train_losses.append(epoch.loss)
         val_losses.append(val_loss)
         val_accuracies.append(val_accuracy)
         if not math.isfinite(train_losses[-1] + val_loss):
@@ -133,11 +122,8 @@ def _network(run: Run, plan: dict[str, Any] | None, dataset: Dataset) -> nn.Modu
     return network.to(memory_format=torch.channels_last)
 
 
-def _optimizer(run: Run, network: nn.Module) -> torch.optim.Optimizer:
-    rate, decay = run.learning_rate, run.arm.weight_decay
-    if run.arm.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
-    return torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
+def _loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(network(x), y)
 
 
 def _batches(

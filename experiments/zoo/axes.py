@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.stats import spearmanr
 
-from idealgroups.theory.formulas import trend
-
+from ..common.first_rule import trend
+from ..common.markdown import table
 from .records import KINDS, LEAST_LAYERS, LEVER, Record, lever, tolerance
-from .text import middle, percent, table
+from .text import middle, percent
 
 AXES = ("execution order", "longest", "shortest", "mean")
 
@@ -43,10 +44,14 @@ def axis(records: list[Record]) -> str:
     )
 
 
+def always(record: Record) -> bool:
+    return True
+
+
 def weights(records: list[Record]) -> str:
     """The trend over all weights beside that over some of them: whose gradients are to be isometric?"""
     rows = []
-    for kind, belongs in {**KINDS, "all networks": lambda _: True}.items():
+    for kind, belongs in [*KINDS.items(), ("all networks", always)]:
         mine = [r for r in records if belongs(r) and all(mask(r).sum() >= LEAST_LAYERS for mask in WEIGHTS.values())]
         if len(mine) < 3:
             continue
@@ -96,7 +101,8 @@ def line(values: np.ndarray) -> float:
 
 
 def change(record: Record) -> np.ndarray:
-    return np.array(record["log_u"]["instance"]) - np.array(record["log_u"]["layer"])
+    changed: np.ndarray = np.array(record["log_u"]["instance"]) - np.array(record["log_u"]["layer"])
+    return changed
 
 
 def position(record: Record, name: str) -> np.ndarray:
@@ -110,14 +116,9 @@ def finite(values: list[float | None]) -> np.ndarray:
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's; NaN for fewer than three finite pairs, or where one of the two never changes."""
     both = np.isfinite(a) & np.isfinite(b)
-    a, b = ranks(a[both]), ranks(b[both])
-    if len(a) < 3 or a.std() == 0 or b.std() == 0:
+    a, b = a[both], b[both]
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks, ties getting their mean."""
-    _, where, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[where]
+    return float(spearmanr(a, b).statistic)

@@ -188,7 +188,7 @@ def _train(case: Case, model: nn.Module, inputs: Any) -> tuple[float, float]:
     torch.manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     loss = _loss(case)(call_model(model, copy_inputs(inputs)))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     if not gradients or not all(bool(torch.isfinite(g).all()) for g in gradients):
         raise MissError("a gradient of the converted network is not finite")
@@ -216,7 +216,7 @@ def _runs_alone(case: Case) -> str:
     """Whether the network itself, as built, makes a training step on these inputs: whose fault is it?"""
     try:
         model, inputs = build(case)
-        _loss(case)(call_model(model, inputs)).backward()
+        _loss(case)(call_model(model, inputs)).backward()  # type: ignore[no-untyped-call]
     except Exception as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return "runs"

@@ -80,8 +80,8 @@ def branching(record: Record) -> float:
 
 def saturated(record: Record) -> bool:
     """The largest budget is spent and early layers are still behind."""
-    budget = record["budget"]["isometric"]
-    return budget >= MAX_BUDGET - 1e-3 and record["trend"]["isometric"] > ISOMETRY_TOLERANCE
+    budget: float = record["budget"]["isometric"]
+    return bool(budget >= MAX_BUDGET - 1e-3 and record["trend"]["isometric"] > ISOMETRY_TOLERANCE)
 
 
 def silenced(record: Record) -> int:

@@ -8,9 +8,8 @@ from statistics import median
 
 import numpy as np
 
-from experiments.common.markdown import replace_section
-
 from ..common.first_rule import ISOMETRY_TOLERANCE, MAX_BUDGET, POSITION_TOLERANCE
+from ..common.markdown import replace_section, table
 from .axes import axis, weights
 from .cases import LIBRARIES
 from .examine import STRATEGIES
@@ -31,7 +30,7 @@ from .records import (
     silenced,
     tolerance,
 )
-from .text import code, number, percent, table
+from .text import code, number, percent
 from .uniform import uniform, widths
 
 LISTED = 15

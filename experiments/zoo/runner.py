@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..common.jsonl import append_records, load_records
 from .cases import Case, find
 from .examine import Enter, examine
 
@@ -39,13 +39,7 @@ class Running:
 
 def load(results: Path) -> list[dict[str, Any]]:
     """All whole records, the latest of each network."""
-    latest: dict[str, dict[str, Any]] = {}
-    for line in results.read_text().splitlines() if results.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # a torn line: that case is done again
-        latest[f"{record['library']}:{record['model']}"] = record
+    latest = {f"{record['library']}:{record['model']}": record for record in load_records(results)}
     return list(latest.values())
 
 
@@ -60,10 +54,9 @@ def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: floa
     libraries = dict.fromkeys(key.partition(":")[0] for key in todo)
     context.set_forkserver_preload([*PRELOAD, *(f"experiments.zoo.cases.{library}_cases" for library in libraries)])
     commit = _commit()
-    _end_line(results)
     active: list[Running] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn()) as bar, results.open("a") as file:
+    with Progress(*columns, TimeRemainingColumn()) as bar:
         task = bar.add_task("zoo", total=len(todo))
         while todo or active:
             while todo and len(active) < jobs:
@@ -74,19 +67,11 @@ def run(keys: Iterable[str], results: Path, jobs: int, seconds: float, gib: floa
                 record = _watch(running, seconds, gib)
                 if record is None:
                     continue
-                file.write(json.dumps(record | {"commit": commit}, separators=(",", ":"), allow_nan=False) + "\n")
-                file.flush()
+                append_records(results, [record | {"commit": commit}])
                 active.remove(running)
                 bar.advance(task)
                 if record["outcome"] == "miss":
                     bar.print(f"[red]{running.key}[/] {record['stage']}: {record.get('cause', '')[:200]}")
-
-
-def _end_line(results: Path) -> None:
-    """A torn last line must not swallow the next."""
-    if results.exists() and not results.read_bytes().endswith(b"\n"):
-        with results.open("a") as file:
-            file.write("\n")
 
 
 def _commit() -> str:

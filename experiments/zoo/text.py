@@ -1,18 +1,13 @@
-"""Markdown tables and numbers."""
+"""Cells of the zoo's tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from statistics import median
-from typing import Any
 
 import numpy as np
 
-
-def table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    head = list(head)
-    lines = [f"| {' | '.join(map(str, head))} |", "|---" * len(head) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
+from ..common.markdown import minus
 
 
 def code(text: str) -> str:
@@ -25,7 +20,7 @@ def percent(values: Iterable[bool]) -> str:
 
 
 def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}".replace("-", "−")
+    return "–" if value is None else minus(f"{value:.2f}")
 
 
 def middle(values: Iterable[float]) -> str:

@@ -13,10 +13,11 @@ from idealgroups.planner import Survey
 from idealgroups.sandbox.calling import copy_inputs
 
 from ..common.first_rule import strategy_named
+from ..common.markdown import table
 from .cases import Case
 from .examine import Enter, build
 from .records import ISOMETRIC, LEAST_LAYERS, LEVER, Record, depthwise, lever, sees_positions
-from .text import number, percent, table
+from .text import number, percent
 
 SIZES = (2, 4, 8, 16, 32, 64)
 UNIFORM = (*(f"channels-{size}" for size in SIZES), *(f"fixed-{size}" for size in SIZES), "sqrt")

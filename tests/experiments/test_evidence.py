@@ -1,4 +1,4 @@
-"""The claims of docs/results.md, held against the committed measurements of the first rule; and today's line."""
+"""The claims of docs/evidence.md, held against the committed measurements of the first rule; and today's line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def width(plan: FirstPlan) -> float:
     return median(site.group_size for site in plan.sites)
 
 
-def test_resnet50_recovers_the_width_of_the_imagenet_search() -> None:
+def test_data_the_records_hold_the_group_size_of_the_imagenet_search_for_resnet50() -> None:
     chosen = {(c["data"], c["px"], c["seed"]): plan for c, plan in records() if c["model"] == RESNET50}
     for data in ("pink", "noise"):
         for px in (128, 224):
@@ -46,7 +46,7 @@ def test_resnet50_recovers_the_width_of_the_imagenet_search() -> None:
                 assert abs(plan.trend_after) <= 0.3
 
 
-def test_plans_of_five_seeds_agree_and_put_no_instance_norm_in_front_of_a_pool() -> None:
+def test_data_the_records_of_five_seeds_agree_and_have_no_instance_norm_in_front_of_a_pool() -> None:
     widths = defaultdict(dict)
     for case, plan in records():
         if case["data"] == "pink" and case["px"] == 128:

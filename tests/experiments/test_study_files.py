@@ -45,7 +45,7 @@ def test_every_part_is_a_grid_of_known_networks_with_four_rates(part: Path) -> N
 def test_the_parts_have_the_arms_that_the_document_counts() -> None:
     compared = {arm for part in PARTS if part.stem.split("-")[0] in set("123456") for arm in arms(read(part))}
     assert len(compared) == 24
-    assert f"{len(compared)} arms carry the comparison" in (ROOT / "docs" / "study.md").read_text()
+    assert f"{len(compared)} arms carry the comparison" in " ".join((ROOT / "docs" / "protocol.md").read_text().split())
     ablated = {arm for part in PARTS if part.stem[0] in "89" for arm in arms(read(part))}
     assert ablated <= compared
     assert sum((arm.optimizer, arm.batch_size) == ("sgd", 64) for arm in compared) == 13
@@ -57,12 +57,12 @@ def test_the_parts_have_the_arms_that_the_document_counts() -> None:
     assert not blind & compared
 
 
-def test_the_readme_tells_the_ranks_and_regrets_that_the_results_hold() -> None:
+def test_the_evidence_tells_the_ranks_and_regrets_that_the_results_hold() -> None:
     arms = {arm: rows for arm, rows in analyse(read_results([RESULTS, BLIND_RESULTS])).items() if "sweep" in rows}
     arms |= analyse(read_results([BLIND_RESULTS]))
-    readme = (ROOT / "README.md").read_text()
+    evidence = (ROOT / "docs" / "evidence.md").read_text()
     assert len(arms) == 38
-    assert "| over 24 + 14 arms |" in readme
+    assert "| over 24 + 14 arms |" in evidence
     mean_ranks, regret = ranks(arms), regrets(arms)
     assert min(mean_ranks, key=lambda name: mean_ranks[name]) == "isometric"
     assert min(regret, key=lambda name: regret[name].mean) == "isometric"
@@ -72,8 +72,8 @@ def test_the_readme_tells_the_ranks_and_regrets_that_the_results_hold() -> None:
         f"{100 * one.mean:.1f}% and {100 * one.worst:.0f}%"
         for one in (convolutional["isometric"], convolutional["fixed-32"])
     )
-    assert f"in the 24 convolutional arms alone {ours} (32 groups: {habit})" in " ".join(readme.split())
-    told = re.findall(r"^\| `([\w-]+)`[^|]* \| ([\d.]+) \| ([\d.]+)% \| ([\d,]+)% \|$", readme, re.MULTILINE)
+    assert f"In the 24 convolutional arms alone {ours} (32 groups: {habit})" in " ".join(evidence.split())
+    told = re.findall(r"^\| `([\w-]+)`[^|]* \| ([\d.]+) \| ([\d.]+)% \| ([\d,]+)% \|$", evidence, re.MULTILINE)
     assert [name for name, *_ in told] == list(mean_ranks)  # all ten, the best rank first
     for name, rank, mean, worst in told:
         assert rank == f"{mean_ranks[name]:.1f}"
@@ -81,8 +81,8 @@ def test_the_readme_tells_the_ranks_and_regrets_that_the_results_hold() -> None:
         assert worst == f"{100 * regret[name].worst:,.0f}"
 
 
-def test_the_readme_counts_the_verdicts_against_32_groups_part_by_part() -> None:
-    readme = " ".join((ROOT / "README.md").read_text().split())
+def test_the_evidence_counts_the_verdicts_against_32_groups_part_by_part() -> None:
+    evidence = " ".join((ROOT / "docs" / "evidence.md").read_text().split())
     study = [one for one in compare(analyse(read_results([RESULTS])), "isometric", "fixed-32") if one.seeds > 5]
     blind = analyse(read_results([BLIND_RESULTS]))
     wide = {arm for part in BLIND if "wide" in part.stem for arm in arms(read(part))}
@@ -96,17 +96,17 @@ def test_the_readme_counts_the_verdicts_against_32_groups_part_by_part() -> None
     ]
     assert len(study) == 24
     better, worse = (sum(one.verdict == verdict for one in study) for verdict in ("better", "worse"))
-    assert f"significantly better in {better} of the 24" in readme
-    assert f"in {found.count('better')} of the {len(found)} (corrected part by part" in readme
+    assert f"it is significantly better in {better} of the 24" in evidence
+    assert f"in {found.count('better')} of the {len(found)} (corrected part by part" in evidence
     assert (worse, found.count("worse")) == (4, 1)
-    assert "**significantly worse than 32 groups in four** of the 24 and in one of the 14" in readme
+    assert "**significantly worse than 32 groups in four** of the 24 and in one of the 14" in evidence
 
 
 def test_the_table_of_longer_trainings_is_what_the_results_hold() -> None:
     """Typed by hand: its verdicts are corrected over the arms of one data set, as stated, the report's over all."""
     results = {"190": [RESULTS], "940": [STUDY / "runs" / "longer"]}
     found = {steps: analyse(read_results(folders)) for steps, folders in results.items()}
-    text = (STUDY / "runs" / "longer" / "report.md").read_text()
+    text = (ROOT / "docs" / "evidence.md").read_text()
     networks = next(line for line in text.splitlines() if line.startswith("| | mobilenet | resnet14")).split("|")[2:-1]
     networks = [network.strip() for network in networks]
     rows = [re.match(r"\| `(\w+)`, (\S+), (\d+) steps", line) for line in text.splitlines()]

@@ -14,7 +14,9 @@ from PIL import Image
 import idealgroups as ig
 from experiments.study.cli import study_app
 from experiments.study.paper import NOT_RUN, paper_table, read_recipes
-from experiments.study.recipes import Recipe, classification_data, run_recipe
+from experiments.study.recipes.classification import classification_data
+from experiments.study.recipes.run import run_recipe
+from experiments.study.recipes.training import Recipe
 
 TINY = Recipe(network="resnet18", size=32, epochs=1, batch_size=4, learning_rate=0.01, workers=0)
 
@@ -124,7 +126,7 @@ def test_the_coco_recipe_trains_a_detector_and_the_command_stores_it(
 
 def test_perfect_boxes_have_an_average_precision_of_100(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
-    from experiments.study.detection import average_precision, coco_part
+    from experiments.study.recipes.detection import average_precision, coco_part
 
     make_coco(tmp_path)
     data = coco_part(Recipe(folder=str(tmp_path)), "val2017")

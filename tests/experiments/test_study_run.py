@@ -22,7 +22,7 @@ from experiments.study.config import Data
 from experiments.study.data import Dataset
 from experiments.study.engines import LocalEngine
 from experiments.study.execute import Summary, check, run_study
-from experiments.study.report import BEGIN, END, write_report
+from experiments.study.report import write_report
 from experiments.study.store import Result, Store, read_results
 from experiments.study.train import TrainJob
 from study_cases import TINY, record
@@ -188,17 +188,11 @@ def test_the_report_command_writes_tables_and_plots(
     done: tuple[Path, Summary, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, _, _ = done
-    document = tmp_path / "results.md"
-    document.write_text(f"# Results\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n")
-    arguments = ["report", str(folder), "--out", str(tmp_path / "plots"), "--document", str(document)]
-    study_app(arguments, result_action="return_value")
+    study_app(["report", str(folder), "--out", str(tmp_path / "out")], result_action="return_value")
     assert "mlp3, digits, sgd, batch 32" in capsys.readouterr().out
-    text = document.read_text()
-    assert text.startswith("# Results\n\nbefore\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
+    text = (tmp_path / "out" / "report.md").read_text()
     for plot in re.findall(r"!\[.*\]\((.*)\)", text):
-        assert (tmp_path / plot).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "out" / plot).read_bytes().startswith(b"\x89PNG")
     assert "![mlp3](plots/mlp3.png)" in text
     rows = {line.split("|")[1].strip(): line.split("|") for line in text.splitlines() if line.startswith("|")}
     best = min((r for r in Store(folder).results() if r.run.strategy == "layer"), key=lambda r: r.val_loss)

@@ -7,11 +7,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.zoo.axes import ranks
+from experiments.zoo.axes import rank_correlation
 from experiments.zoo.cases import Case, find
 from experiments.zoo.depths import Depths, depths
 from experiments.zoo.examine import examine
@@ -105,8 +106,12 @@ def test_a_network_over_its_limit_is_a_miss_and_the_run_goes_on(tmp_path: Path) 
     assert record["cause"].startswith("over 1 s")
 
 
-def test_ranks_of_ties_are_means() -> None:
-    assert ranks(torch.tensor([3.0, 1.0, 3.0, 2.0]).numpy()).tolist() == [3.5, 1.0, 3.5, 2.0]
+def test_a_rank_correlation_leaves_out_what_is_not_finite_and_is_unknown_for_constants() -> None:
+    rising = np.array([1.0, 2.0, np.nan, 4.0, 5.0])
+    assert rank_correlation(rising, np.array([1.0, 8.0, 0.0, 64.0, 125.0])) == pytest.approx(1)
+    assert rank_correlation(rising, np.array([0.0, -1.0, 9.0, -2.0, -2.0])) == pytest.approx(-3 / math.sqrt(10))
+    assert math.isnan(rank_correlation(rising, np.ones(5)))
+    assert math.isnan(rank_correlation(rising[:2], rising[:2]))
 
 
 def test_the_report_is_written_from_the_records(tmp_path: Path) -> None:

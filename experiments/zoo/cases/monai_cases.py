@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.networks import nets
+from monai.networks.nets.dints import DiNTS, TopologyInstance
 from torch import Tensor, nn
 
 from idealgroups.synthetic import synthetic
@@ -157,14 +158,15 @@ def _diffusion() -> dict[str, Any]:
 
 
 def _dints() -> nn.Module:
-    grid = nets.TopologyInstance(
+    grid = TopologyInstance(
         arch_code=[np.ones((2, 7)), np.ones((2, 7), dtype=int)],
         num_blocks=2,
         num_depths=3,
         use_downsample=True,
         spatial_dims=3,
     )
-    return nets.DiNTS(grid, 1, 3, spatial_dims=3)
+    network: nn.Module = DiNTS(grid, 1, 3, spatial_dims=3)
+    return network
 
 
 _SPECIAL: dict[str, tuple[str, Callable[[], nn.Module], Callable[[], Any]]] = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -52,7 +52,7 @@ def choose() -> None:
                 sized.append((sum(p.numel() for p in model.parameters()), name, _px(model.pretrained_cfg)))
         stems: set[str] = set()
         for size, name, px in sorted(sized):
-            stem = re.match(r"[a-z_]*[a-z]", name)[0]
+            stem = name[: len(name) - len(name.lstrip("abcdefghijklmnopqrstuvwxyz_"))].rstrip("_")
             if not stems or (stem not in stems and size < LARGE and len(stems) < PER_FAMILY):
                 lines.append(f"{family} {name} {px}")
                 stems.add(stem)
@@ -61,7 +61,7 @@ def choose() -> None:
     LIST.write_text("\n".join(lines) + "\n")
 
 
-def _px(config: dict[str, object]) -> int:
-    native = config["input_size"][-1]
-    least = (config.get("min_input_size") or (3, PX, PX))[-1]
+def _px(config: Any) -> int:
+    native: int = config["input_size"][-1]
+    least: int = (config.get("min_input_size") or (3, PX, PX))[-1]
     return native if config.get("fixed_input_size") else min(max(PX, least), native)

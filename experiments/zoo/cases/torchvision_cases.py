@@ -75,5 +75,5 @@ def _video(name: str) -> tuple[nn.Module, Tensor]:
 
 
 def _flow(name: str) -> tuple[nn.Module, dict[str, Any]]:
-    first, second = synthetic((4, 3, 128, 128)).split(2)
+    first, second = torch.split(synthetic((4, 3, 128, 128)), 2)
     return models.get_model(name, weights=None), {"image1": first, "image2": second, "num_flow_updates": 3}

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Subset
 from idealgroups.errors import IdealGroupsError
 from idealgroups.results import Plan
 
-from .machine import pick_device
-from .recipes import History, Recipe, fit, with_groups
+from ..machine import pick_device
+from .training import History, Recipe, train_network, with_groups
 
 PLAN_IMAGES = 2
 METRICS = ("AP", "AP50", "AP75")
@@ -46,7 +46,7 @@ def detect(recipe: Recipe) -> tuple[dict[str, float], History, Plan | None]:
     )
     example = _collate([shown[i] for i in range(min(PLAN_IMAGES, len(shown)))])
     network, made = with_groups(network.train(), recipe, example, _total)
-    history = fit(network, recipe, batches, lambda net, images, targets: _total(net(images, targets)))
+    history = train_network(network, recipe, batches, lambda net, images, targets: _total(net(images, targets)))
     return average_precision(network, test), history, made
 
 
