@@ -29,19 +29,22 @@ TASKS = ("train", "plan", "convert")
 def resnet50() -> nn.Module:
     import torchvision
 
-    return torchvision.models.resnet50()
+    model: nn.Module = torchvision.models.resnet50()
+    return model
 
 
 def mobilenet_v2() -> nn.Module:
     import torchvision
 
-    return torchvision.models.mobilenet_v2()
+    model: nn.Module = torchvision.models.mobilenet_v2()
+    return model
 
 
 def unet() -> nn.Module:
     import segmentation_models_pytorch as smp
 
-    return smp.Unet("resnet34", encoder_weights=None, classes=21)
+    model: nn.Module = smp.Unet("resnet34", encoder_weights=None, classes=21)
+    return model
 
 
 def mlp() -> nn.Module:
