@@ -17,16 +17,17 @@ from idealgroups.calibration.batches import read_batches
 from idealgroups.calibration.calibrate import Calibration, calibrate, fit_candidates, fixed_candidates, write_layers
 from idealgroups.calibration.faithful import BUDGET
 from idealgroups.theory.formulas import divisors
+from idealgroups.theory.grouping import largest_divisor
 
 SAMPLES = 512
 """Unlabelled samples that an arm may calibrate or distil on."""
 
 WIDTHS: dict[str, Callable[[int], int]] = {
     "one": lambda channels: 1,
-    "size 16": lambda channels: max(channels // 16, 1),
+    "size 16": lambda channels: largest_divisor(channels, channels / 16),
     "32": lambda channels: math.gcd(32, channels),
 }
-"""Groups of C channels: one, groups of 16 channels, and 32 as Opacus has it."""
+"""Groups of C channels: one, groups of 16 channels or more, and 32 as Opacus has it."""
 
 
 @dataclass(frozen=True)
