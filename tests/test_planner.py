@@ -109,3 +109,31 @@ def test_a_model_that_uses_vmap_can_be_converted() -> None:
 
     converted, plan = ig.convert(PerSample(), torch.randn(4, 3, 12, 12))
     assert converted.norm.num_groups == plan.num_groups["norm"]
+
+
+def test_a_plan_that_is_about_nearly_nothing_comes_with_a_warning() -> None:
+    class Mostly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.small = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+            self.large = nn.Linear(100, 100)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.small(x)
+            return y
+
+    with pytest.warns(UserWarning, match=r"gradients reach 0\.\d% of the weights of Mostly") as caught:
+        plan = ig.plan(Mostly(), torch.randn(16, 4))
+    assert caught[0].filename == __file__
+    assert "measured: the gradients of 0 % of the network" in str(plan)
+
+
+def test_a_converted_network_says_whether_samples_see_each_other() -> None:
+    model, x = networks.plain(), torch.randn(4, 3, 12, 12)
+    _, plan = ig.convert(model, x)
+    assert plan.samples_coupled is False
+    assert "samples: independent of one another" in str(plan)
+    _, plan = ig.convert(model, x, exclude="0.1")
+    assert plan.samples_coupled is True
+    assert "one sample changes what the network computes for the others" in " ".join(str(plan).split())
+    assert ig.coupled(model, x)

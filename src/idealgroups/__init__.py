@@ -23,6 +23,7 @@ if _TYPE_CHECKING:
     from .records import Gradients, NotUnderstood, Site, WeightGradient
     from .repeats import Repeats, repeat
     from .results import Measurement, Plan
+    from .sandbox.coupling import coupled
     from .theory.strategies import (
         STRATEGIES,
         Block,
@@ -65,6 +66,7 @@ __all__ = [
     "calibrate",
     "compare",
     "convert",
+    "coupled",
     "groups",
     "measure",
     "norm_layer",
@@ -100,6 +102,7 @@ _HOMES = {
     "calibrate": "calibration.calibrate",
     "compare": "api",
     "convert": "api",
+    "coupled": "sandbox.coupling",
     "groups": "conversion.travel",
     "measure": "api",
     "norm_layer": "conversion.norm_layer",

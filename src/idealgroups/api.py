@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Sequence
 from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import nn
@@ -28,6 +29,7 @@ from .pretrained import FAITHFUL, convert_trained
 from .processes import shared
 from .progress import steps
 from .results import Measurement, Plan
+from .sandbox.coupling import coupled
 from .sandbox.supported import refuse_unsupported
 from .selection import Patterns
 from .synthetic import inputs_for
@@ -321,7 +323,7 @@ def _convert(
             done = replace_and_try(
                 model, made, promised, watch, inplace=inplace, include=patterns.include, exclude=patterns.exclude
             )
-            return done.model, made
+            return done.model, replace(made, samples_coupled=coupled(done.model, example_inputs))
         trained = convert_trained(
             made,
             promised,
@@ -334,7 +336,7 @@ def _convert(
             include=patterns.include,
             exclude=patterns.exclude,
         )
-    return trained.model, trained.plan
+    return trained.model, replace(trained.plan, samples_coupled=coupled(trained.model, example_inputs))
 
 
 def _to_calibrate_on(model: nn.Module, example_inputs: Any, calibrate: Any, patterns: Patterns) -> list[Any] | None:

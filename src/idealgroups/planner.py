@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from .conversion.matching import match
+from .conversion.trained import outside
 from .errors import IdealGroupsError, NoNormalizationError
 from .fingerprint import fingerprint
 from .measuring.loss import Loss
@@ -36,6 +38,10 @@ MAX_PASSES = MAX_CHECKS + 2
 
 TOO_SMALL = "a group norm there would be a constant or a sign"
 """Normalizing takes two of the directions that a sample's values can change in; with one or two, none is left."""
+
+
+NEARLY_NOTHING = 0.1
+"""A share of measured weights below which a plan comes with a warning. Ours; nothing else depends on it."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +212,14 @@ class Survey:
         """
         chosen = parse_strategy(strategy)
         look = self._look
+        share = _share(look.before, self._observer)
+        if share < NEARLY_NOTHING:
+            warnings.warn(
+                f"gradients reach {share:.1%} of the weights of {self._name} on these inputs, so the plan says little "
+                "about the network; check the loss and the inputs.",
+                UserWarning,
+                stacklevel=outside(),
+            )
         started = time.perf_counter()
 
         def observe(groups: Groups, with_curves: bool) -> Observation:
@@ -231,7 +245,7 @@ class Survey:
             optimizer=self._optimizer,
             output=look.output,
             fingerprint=self._fingerprint,
-            measured_share=_share(look.before, self._observer),
+            measured_share=share,
             made_with=made_with(),
             seconds=round(time.perf_counter() - started + self._seconds, 3),
         )

@@ -31,11 +31,12 @@ class Plan:
     ``before`` and ``after``: the gradients of the model as it was and with this plan; None if nothing was measured.
     ``budget``: ε, the gain each layer may have; None for strategies without one. ``lowest_trend``: how far the trend
     was allowed to fall. ``one_number``: the most groups, the same in all layers, that are predicted to keep the trend
-    above that. ``optimizer``: whose steps are balanced. ``output``: the shape of the model's output. ``fingerprint``:
-    of the network, by the names and shapes of its weights. ``calibrated_on``: how many samples the
-    converted network was calibrated on; ``output_residual``: how far its output was from the trained network's.
-    ``measured_share``: the share of the network's parameters
-    whose gradients were measured. ``made_with``: versions. ``seconds`` and ``made_with`` do not count in ``==``.
+    above that. ``calibrated_on``: how many samples the converted network was calibrated on. ``output_residual``: how
+    far its output was from the trained network's. ``optimizer``: whose steps are balanced. ``output``: the shape of the
+    model's output. ``fingerprint``: of the network, by the names and shapes of its weights. ``measured_share``: the
+    share of the network's parameters whose gradients were measured. ``samples_coupled``: whether the converted network
+    lets one sample of a batch change what it computes for another; None if that was not tested. ``made_with``: the
+    versions of idealgroups and torch. ``seconds`` and ``made_with`` do not count in ``==``.
 
     Raises:
         IdealGroupsError: a field has the wrong type, or two sites have the same name.
@@ -58,6 +59,7 @@ class Plan:
     output: str = ""
     fingerprint: str = ""
     measured_share: float | None = None
+    samples_coupled: bool | None = None
     made_with: str = field(default="", compare=False)
     seconds: float = field(default=0.0, compare=False)
 

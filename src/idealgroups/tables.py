@@ -44,6 +44,10 @@ def plan_text(plan: Plan, width: int | None = None, wide: bool = False) -> str:
     lines += [paragraph(f"note: {note}", width) for note in _notes(plan.sites)]
     for miss in plan.not_understood:
         lines.append(paragraph(f"not understood: {miss.name or 'the model'} {miss.why}", width))
+    if plan.measured_share is not None and plan.measured_share < 0.995:
+        lines.append(paragraph(verdict.share(plan.measured_share), width))
+    if plan.samples_coupled is not None:
+        lines.append(paragraph(verdict.coupling(plan.samples_coupled), width))
     lines.append(paragraph(f"verdict: {_verdict(plan)}", width))
     return for_output("\n".join(lines))
 

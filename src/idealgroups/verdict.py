@@ -16,7 +16,9 @@ ALLOWED = -SLACK
 """The lowest trend allowed if the trend with one group is not negative."""
 
 NEARLY_ALL, MOST = 0.05, 0.2
-"""Residuals of the output up to which calibrated networks kept about 95 and 80 % of their score (experiments/pretrained)."""
+"""Residuals of the output up to which calibrated networks kept about 95 and 80 % of their score.
+
+See experiments/pretrained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,29 @@ def calibrated(residual: float | None, faithful: bool) -> str:
         return "expect most of the trained network's accuracy; fine-tune it"
     other = "" if faithful else "take the strategy faithful, or "
     return f"expect to lose much of the trained network's accuracy; {other}fine-tune it"
+
+
+def coupling(coupled: bool) -> str:
+    """Say whether the samples of a batch see each other.
+
+    >>> coupling(False)
+    'samples: independent of one another, as private and federated training need'
+    """
+    if coupled:
+        return (
+            "samples: one sample changes what the network computes for the others, which private and federated "
+            "training rule out"
+        )
+    return "samples: independent of one another, as private and federated training need"
+
+
+def share(measured: float) -> str:
+    """Say how much of a network a plan is about.
+
+    >>> share(0.25)
+    'measured: the gradients of 25 % of the network, without embeddings and norms'
+    """
+    return f"measured: the gradients of {measured:.0%} of the network, without embeddings and norms".replace("%", " %")
 
 
 def chosen(rows: Sequence[Trends]) -> int:
