@@ -1,0 +1,123 @@
+"""The documents are true: their code runs, their output is the real output, their links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = sorted(
+    path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def prose(page: Path) -> str:
+    """Return a page without its code."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names that GitHub gives to the headings of a page."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    names = {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", t)).lower().replace(" ", "-") for t in titles
+    }
+    return names | set(re.findall(r'<a (?:name|id)="([^"]+)"', text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page if not name else (page.parent / name).resolve()
+        assert file.exists(), f"{page.name} links to {target}"
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file), f"{page.name} links to {target}"
+
+
+def test_the_code_of_the_readme_runs() -> None:
+    torchvision = pytest.importorskip("torchvision")
+    names: dict[str, object] = {"model": torchvision.models.resnet18(), "example_inputs": torch.randn(2, 3, 32, 32)}
+    found = blocks(README, "python")
+    assert found
+    for block in found:
+        exec(block, names)
+
+
+def test_the_code_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    monkeypatch.chdir(tmp_path)
+    first, *others = blocks(ROOT / "docs" / "guide.md", "python")
+    names: dict[str, object] = {}
+    exec(first.replace("torch.randn(8, 3, 128, 128)", "torch.randn(2, 3, 64, 64)"), names)
+    names |= {"images": torch.randn(2, 3, 64, 64), "labels": torch.tensor([1, 2])}
+    for block in others:
+        names["model"] = torchvision.models.resnet18()
+        exec(block.replace('"backbone.*"', '"layer4.*"'), names)
+
+
+def shown() -> str:
+    """Return the first block of output in the README."""
+    return re.findall(r"\n```\n(layer .*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[0]
+
+
+def masked(line: str) -> str:
+    """Return a line with # for every number, because numbers differ a little between machines."""
+    return re.sub(r"[−+]?\d+(\.\d+)?", "#", line)
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_the_first_command_prints() -> None:
+    pytest.importorskip("torchvision")
+    install, _, command = blocks(README, "sh first")[0].strip().partition(" && ")
+    assert install == 'pip install -e ".[zoo]"'
+    program, *arguments = shlex.split(command)
+    assert program == "idealgroups"
+    done = subprocess.run(
+        [sys.executable, "-m", "idealgroups", *arguments],
+        env={**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    shown_table, shown_rest = shown().rstrip("\n").split("\n\n", 1)
+    table, rest = done.stdout.rstrip("\n").split("\n\n", 1)
+    assert shown_table.splitlines()[0].split() == table.splitlines()[0].split()
+    for row in (1, -1):  # rows of equal layers are joined, so their number may differ
+        assert masked(shown_table.splitlines()[row]).split()[-3:] == masked(table.splitlines()[row]).split()[-3:]
+    assert " ".join(masked(shown_rest).split()) == " ".join(masked(rest).split())
+    for pattern, tolerance in ((r"→ ([−+][\d.]+) \(limit", 0.4), (r"median\s+group size ([\d.]+)", 3.0)):
+        then, now = (float(re.search(pattern, text)[1].replace("−", "-")) for text in (shown_rest, rest))
+        assert abs(then - now) <= tolerance
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        line.split("#")[0].strip()
+        for page in (README, ROOT / "docs" / "guide.md")
+        for block in blocks(page, "sh")
+        for line in block.splitlines()
+        if line.startswith("idealgroups ")
+    ],
+)
+def test_the_options_of_every_command_exist(command: str) -> None:
+    from idealgroups.cli.app import app
+
+    words = shlex.split(command)[1:]
+    app.parse_args(words, exit_on_error=False, print_error=False)
