@@ -19,7 +19,8 @@ SHOWN = {
     "calibrated: 32": "calibrated, 32",
     "calibrated: one": "calibrated, one group",
     "calibrated: faithful": "calibrated, `faithful`",
-    "calibrated: faithful + distilled": "`faithful`, distilled",
+    "calibrated: faithful 0.004": "budget 0.004",
+    "calibrated: faithful 0.004 + distilled": "0.004, distilled",
 }
 """The arms that docs/pretrained.md shows; report.md has all."""
 

@@ -83,4 +83,4 @@ def test_the_report_counts_by_hand(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- kept -->\n<!-- /kept -->\nafter\n")
     write_summary(records, page)
-    assert "| net | 70.0 | – | – | – | – | – | 90 | – |" in page.read_text()
+    assert "| net | 70.0 | – | – | – | – | – | 90 | – | – |" in page.read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-BUDGET = 0.004
+BUDGET = 0.001
 """How far a layer's residual may exceed that of one group; the same for all layers (experiments/pretrained)."""
 
 
