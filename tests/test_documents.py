@@ -50,6 +50,10 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(file), f"{page.name} links to {target}"
 
 
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 110
+
+
 def test_the_code_of_the_readme_runs() -> None:
     torchvision = pytest.importorskip("torchvision")
     names: dict[str, object] = {"model": torchvision.models.resnet18(), "example_inputs": torch.randn(2, 3, 32, 32)}

@@ -137,3 +137,12 @@ def test_a_converted_network_says_whether_samples_see_each_other() -> None:
     assert plan.samples_coupled is True
     assert "one sample changes what the network computes for the others" in " ".join(str(plan).split())
     assert ig.coupled(model, x)
+
+
+def test_a_plan_for_trained_weights_says_that_it_is_for_training_from_scratch() -> None:
+    model, x = networks.plain(), torch.randn(4, 3, 12, 12)
+    assert "trained weights" not in str(ig.plan(model, x))
+    model(x)  # moves the running statistics
+    plan = ig.plan(model, x)
+    assert plan.trained
+    assert "trained weights: this plan is for training from scratch" in " ".join(str(plan).split())

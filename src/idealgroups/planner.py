@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from .conversion.matching import match
-from .conversion.trained import outside
+from .conversion.trained import outside, trained_norms
 from .errors import IdealGroupsError, NoNormalizationError
 from .fingerprint import fingerprint
 from .measuring.loss import Loss
@@ -246,6 +246,7 @@ class Survey:
             output=look.output,
             fingerprint=self._fingerprint,
             measured_share=share,
+            trained=bool(trained_norms(self._model)),
             made_with=made_with(),
             seconds=round(time.perf_counter() - started + self._seconds, 3),
         )

@@ -35,8 +35,9 @@ class Plan:
     far its output was from the trained network's. ``optimizer``: whose steps are balanced. ``output``: the shape of the
     model's output. ``fingerprint``: of the network, by the names and shapes of its weights. ``measured_share``: the
     share of the network's parameters whose gradients were measured. ``samples_coupled``: whether the converted network
-    lets one sample of a batch change what it computes for another; None if that was not tested. ``made_with``: the
-    versions of idealgroups and torch. ``seconds`` and ``made_with`` do not count in ``==``.
+    lets one sample of a batch change what it computes for another; None if that was not tested. ``trained``: whether
+    the model held running statistics from training. ``made_with``: the versions of idealgroups and torch. ``seconds``
+    and ``made_with`` do not count in ``==``.
 
     Raises:
         IdealGroupsError: a field has the wrong type, or two sites have the same name.
@@ -60,6 +61,7 @@ class Plan:
     fingerprint: str = ""
     measured_share: float | None = None
     samples_coupled: bool | None = None
+    trained: bool = False
     made_with: str = field(default="", compare=False)
     seconds: float = field(default=0.0, compare=False)
 

@@ -197,7 +197,7 @@ def _summary(plan: Plan) -> list[str]:
 def _verdict(plan: Plan) -> str:
     if plan.calibrated_on is not None:
         return verdict.calibrated(plan.output_residual, plan.strategy == "faithful")
-    return verdict.planned(trends_of(plan))
+    return verdict.for_scratch(verdict.planned(trends_of(plan)), plan.trained)
 
 
 def _notes(sites: Sequence[Site]) -> list[str]:

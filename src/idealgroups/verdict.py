@@ -119,6 +119,19 @@ def calibrated(residual: float | None, faithful: bool) -> str:
     return f"expect to lose much of the trained network's accuracy; {other}fine-tune it"
 
 
+def for_scratch(said: str, trained: bool) -> str:
+    """Add what a plan cannot say about trained weights.
+
+    >>> for_scratch("isometric", trained=True)
+    'isometric; trained weights: this plan is for training from scratch, and ig.convert keeps what the network knows'
+    """
+    if not trained:
+        return said
+    return (
+        f"{said}; trained weights: this plan is for training from scratch, and ig.convert keeps what the network knows"
+    )
+
+
 def coupling(coupled: bool) -> str:
     """Say whether the samples of a batch see each other.
 
