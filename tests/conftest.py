@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,13 @@ settings.load_profile("steady")
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_global_hook_stays() -> Iterator[None]:
+    yield
+    left = {name for name, hooks in vars(nn.modules.module).items() if name.startswith("_global_") and hooks}
+    assert left <= {"_global_is_full_backward_hook"}
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def _run(rank: int, job: Callable[[int, Path], Any], folder: Path) -> None:
 
 
 def in_two_processes(job: Callable[[int, Path], Any], folder: Path) -> list[Any]:
-    mp.start_processes(_run, (job, folder), nprocs=2, start_method="fork")
+    mp.start_processes(_run, (job, folder), nprocs=2, start_method="spawn")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -203,7 +203,7 @@ def test_no_pass_changes_what_the_next_one_measures() -> None:
     from idealgroups.api import compare
 
     first, _, last = compare(Stateful(), IMAGES, ["layer", "fixed-32", "layer"])
-    alone = ig.plan(Stateful(), IMAGES, strategy="layer")
+    (alone,) = compare(Stateful(), IMAGES, ["layer"])
     assert first.trend_after == last.trend_after == alone.trend_after
 
 

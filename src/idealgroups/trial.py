@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
 
 from .conversion.change import all_or_nothing, set_norms
@@ -194,26 +193,30 @@ def _deviation(one: Observation, other: Observation) -> float:
 
 @contextmanager
 def _following(model: nn.Module, layers: frozenset[str], seen: _Seen) -> Iterator[None]:
-    """Note in ``seen`` what runs. What is in ``running`` after an error was running when it was raised."""
-    names = {id(module): name for name, module in model.named_modules()}
+    """Note in ``seen`` what runs. What is in ``running`` after an error was running when it was raised.
 
-    def enter(module: nn.Module, args: Any) -> None:
-        if id(module) in names:
-            seen.running.append(names[id(module)])
+    ``model`` is a copy, so the hooks are on its own modules: torch leaves a trace of global hooks that take keywords.
+    """
 
-    def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        name = names.get(id(module))
-        if name is None:
-            return
-        while seen.running and seen.running.pop() != name:  # a module left by an exception that the model caught
-            pass
-        if not name:
-            inputs = [tensor for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
-            seen.alike = _alike(output) and output.requires_grad and not all(map(_alike, inputs))
-        if name in layers and args and _constant(output) and not _constant(args[0]):
-            seen.constant.append(name)
+    def following(name: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        def enter(module: nn.Module, args: Any) -> None:
+            seen.running.append(name)
 
-    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True)]
+        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            while seen.running and seen.running.pop() != name:  # a module left by an exception that the model caught
+                pass
+            if not name:
+                inputs = [tensor for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
+                seen.alike = _alike(output) and output.requires_grad and not all(map(_alike, inputs))
+            if name in layers and args and _constant(output) and not _constant(args[0]):
+                seen.constant.append(name)
+
+        return enter, leave
+
+    handles = []
+    for name, module in model.named_modules():
+        enter, leave = following(name)
+        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, with_kwargs=True)]
     try:
         yield
     finally:

@@ -89,7 +89,7 @@ def test_json_is_one_object_and_save_writes_the_same(nets: str, capsys: pytest.C
 def test_a_factory_may_bring_its_inputs(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "plan", f"{nets}:with_inputs")
     assert code == 0
-    assert "my_nets:with_inputs on (2x3x8x12), isometric" in out
+    assert "my_nets:with_inputs on (2x3x8x12) → 2x5, isometric" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("model", ["raft_small", "lraspp_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large"])
