@@ -82,7 +82,9 @@ def test_a_broken_network_is_a_miss_with_its_cause() -> None:
         def forward(self, x: Tensor) -> Tensor:
             raise ValueError("no forward today")
 
-    case = Case("torch", "broken", "none", lambda: (Broken(nn.BatchNorm2d(8)), torch.randn(2, 8, 4, 4)))
+    case = Case(
+        "torch", "broken", "none", lambda: (Broken(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)), torch.randn(2, 8, 4, 4))
+    )
     record = examine(case)
     assert (record["outcome"], record["stage"]) == ("miss", "plan")
     assert "no forward today" in record["cause"]

@@ -81,3 +81,23 @@ def test_a_model_that_needs_values_is_run_with_them_if_it_has_some() -> None:
 def test_the_error_of_a_closed_strategy_is_that_of_the_real_model() -> None:
     with pytest.raises(ig.IdealGroupsError, match=r"0.0 \(Conv2d\) takes 3 channels"):
         ig.plan(networks.plain(), torch.randn(2, 4, 8, 8), strategy="block")
+
+
+class Anchored(nn.Module):
+    """Holds tensors that are neither parameters nor buffers: an attribute, and one in a list, as detectors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = networks.plain()
+        self.scale = torch.ones(5)
+        self.anchors = [torch.ones(5)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.body(x) * self.scale + self.anchors[0]
+        return y
+
+
+def test_tensors_that_are_plain_attributes_are_no_obstacle() -> None:
+    x = torch.randn(2, 3, 12, 12)
+    plan = ig.plan(Anchored(), x, strategy="fixed-4")
+    assert set(plan.num_groups.values()) == {4}

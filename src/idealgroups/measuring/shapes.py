@@ -56,8 +56,14 @@ def survey_shapes(
     fake = next((t.fake_mode for t in _tensors(model) if isinstance(t, FakeTensor)), None) or without_values()
     positions: dict[str, list[int]] = {}
     trace = Trace()
-    with fake, torch.no_grad(), ExitStack() as stack:
+    try:
         twin = _without_values(model, fake)
+    except Exception as error:
+        raise IdealGroupsError(
+            f"the model cannot be copied without its values, it raised {one_line(error)}; build it on a real device.",
+            cause=error,
+        ) from None
+    with fake, torch.no_grad(), ExitStack() as stack:
         inputs = tree_map(lambda leaf: _shape_of(leaf, fake) if isinstance(leaf, Tensor) else leaf, example_inputs)
         stack.enter_context(trace.follow(twin, [weight.owner for weight in find_weights(twin, found)]))
         for name, module in twin.named_modules(remove_duplicate=True):
