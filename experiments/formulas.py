@@ -296,7 +296,7 @@ def weighting_and_choice() -> None:
             for moments, _ in passes(name, 16):
                 for m in moments:
                     unweighted = curves([m])
-                    weighted = [log_weighted_amplification(m, int(c)) for c in unweighted.channels_per_group]
+                    weighted = [log_weighted_amplification(m, int(c)) for c in unweighted.group_sizes]
                     other = replace(unweighted, amplification=np.array(weighted))
                     groups = [most_groups_within(one, budget) for one in (unweighted, other)]
                     factors.append(groups[0] / groups[1])

@@ -23,6 +23,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from experiments.common.first_rule import FirstRule
+from experiments.common.jsonl import append_records, load_records
 from experiments.common.markdown import replace_section
 from experiments.study.networks import UNet
 from idealgroups.planner import Survey
@@ -133,9 +134,7 @@ def run(*networks: str) -> None:
     done = {json.dumps(record["case"]) for record in records()}
     todo = [case for name in networks or NETWORKS for case in cases(name) if json.dumps(asdict(case)) not in done]
     for case in track(todo, description="planning"):
-        line = json.dumps(measure(case), separators=(",", ":"))
-        with RESULTS.open("a") as file:
-            file.write(line + "\n")
+        append_records(RESULTS, [measure(case)])
 
 
 @app.command
@@ -146,7 +145,7 @@ def report() -> None:
 
 def records() -> list[dict[str, Any]]:
     """Return what was measured."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return load_records(RESULTS)
 
 
 def table(found: list[dict[str, Any]]) -> str:

@@ -72,11 +72,14 @@ REAL = {
     "unet": (networks.UNet, (2, 1, 32, 32), 5),
     "video": (networks.Video, (2, 3, 4, 16, 16), 2),
     "mlp": (networks.mlp, (32, 20), 3),
-    "mlp with channel-wise instance norm": (lambda: networks.mlp(width=48), (32, 20), 3),
+    "mlp with channel-wise layer norm": (lambda: networks.mlp(lambda width: nn.GroupNorm(1, width), 48), (32, 20), 3),
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+SLOW = ("densenet121", "efficientnet_b0", "convnext_tiny", "r3d_18")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in REAL])
 def test_real_networks_plan_convert_and_train(untouched: Untouched, name: str) -> None:
     build, shape, layers = REAL[name]
     torch.manual_seed(0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -114,3 +116,28 @@ def test_help_can_be_written_in_any_encoding(encoding: str) -> None:
     for arguments in ([], ["plan", "--help"], ["measure", "--help"], ["compare", "--help"], ["nonsense"]):
         done = python("-m", "idealgroups", *arguments, PYTHONIOENCODING=encoding)
         assert "Traceback" not in done.stderr
+
+
+def test_every_type_that_a_public_attribute_returns_is_public() -> None:
+    public = {name: getattr(ig, name) for name in ig.__all__}
+    classes = {value for value in public.values() if inspect.isclass(value)}
+    missing = set()
+
+    def look(hint: object, where: str) -> None:
+        for part in get_args(hint):
+            look(part, where)
+        if inspect.isclass(hint) and hint.__module__.startswith("idealgroups.") and hint not in classes:
+            missing.add(f"{where}: {hint.__qualname__}")
+
+    for name, value in public.items():
+        if not inspect.isclass(value):
+            look(get_type_hints(value).get("return") if callable(value) else None, name)
+            continue
+        for key, hint in get_type_hints(value).items():
+            if not key.startswith("_"):
+                look(hint, f"{name}.{key}")
+        for key, attribute in vars(value).items():
+            function = attribute.fget if isinstance(attribute, property) else attribute
+            if not key.startswith("_") and inspect.isfunction(function) and key != "choose":
+                look(get_type_hints(function).get("return"), f"{name}.{key}")
+    assert missing == set()

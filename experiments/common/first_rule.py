@@ -20,7 +20,7 @@ from idealgroups.theory.formulas import (
     MIN_GROUP_CHANNELS,
     MIN_IDEAL_ELEMENTS,
     Floats,
-    conv_channels_per_group,
+    conv_group_size,
     fc_group_elements,
     free_projection_loss,
     pooled_projection_loss,
@@ -235,7 +235,7 @@ def sees_only_the_mean(curve: Curves) -> bool:
 
 def most_groups_within(curves: Curves, budget: float, min_elements: int) -> int:
     """Return the most groups for which amplification and projection loss, each, stay within ``budget``."""
-    worst, sizes = np.maximum(curves.amplification, curves.projection), curves.channels_per_group
+    worst, sizes = np.maximum(curves.amplification, curves.projection), curves.group_sizes
     safe = (sizes * curves.positions >= min_elements) & (sizes >= MIN_GROUP_CHANNELS)
     index = len(worst) - 1
     while index > 0 and safe[index - 1] and worst[index - 1] <= budget + 1e-9:
@@ -330,7 +330,7 @@ class FirstBlock:
         """Invert ``conv_gain`` or ``fc_gain``."""
         groups, ideals = {}, {}
         for layer in layers:
-            invert = conv_channels_per_group if layer.positions > 1 else fc_group_elements
+            invert = conv_group_size if layer.positions > 1 else fc_group_elements
             size = invert(math.log(layer.ratio)) if layer.ratio > 1 else math.inf
             ideals[layer.name] = min(max(layer.num_channels / size, 1.0), float(layer.num_channels))
             wanted = largest_divisor(layer.num_channels, ideals[layer.name])

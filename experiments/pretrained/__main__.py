@@ -10,7 +10,6 @@ in DATA/pretrained. One line a measurement in records.jsonl beside this file; wh
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +18,10 @@ from typing import Any
 import torch
 from cyclopts import App
 
+from experiments.common.jsonl import append_records, load_records
 from idealgroups import IdealGroupsError
 
-from .data import TASKS
+from .data import TASKS, Task
 from .networks import CASES
 from .parts import PARTS
 from .real import NETWORKS, real
@@ -38,7 +38,7 @@ def run(data: Path, part: str = ",".join(PARTS), networks: str = ",".join(CASES)
     torch.set_num_threads(1)
     parts, names = _known(part, PARTS, "part"), _known(networks, CASES, "network")
     done = {_key(record) for record in records()}
-    tasks = {}
+    tasks: dict[str, Task] = {}
     for seed in map(int, seeds.split(",")):
         for title in parts:
             for name in names:
@@ -69,7 +69,7 @@ def render() -> None:
 
 def records() -> list[dict[str, Any]]:
     """All measurements."""
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+    return load_records(RECORDS)
 
 
 def _measure(record: dict[str, Any], make: Callable[[], dict[str, Any]], done: set[tuple[Any, ...]]) -> None:
@@ -79,8 +79,7 @@ def _measure(record: dict[str, Any], make: Callable[[], dict[str, Any]], done: s
     started = time.process_time()
     record |= make()
     record["seconds"] = round(time.process_time() - started, 1)
-    with RECORDS.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    append_records(RECORDS, [record])
 
 
 def _key(record: dict[str, Any]) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from idealgroups.calibration.batches import read_batches
 from idealgroups.calibration.calibrate import Calibration, calibrate, fit_candidates, fixed_candidates, write_layers
 from idealgroups.calibration.faithful import BUDGET
+from idealgroups.norms import inventory
 from idealgroups.theory.formulas import divisors
 from idealgroups.theory.grouping import largest_divisor
 
@@ -80,12 +81,9 @@ def faithful(trained: nn.Module, pool: Tensor, seed: int, budget: float) -> Conv
     model = group_norms(trained, WIDTHS["one"])
     batches = read_batches(model, pool, SAMPLES)
     fixed, _ = fixed_candidates(model, trained)
+    norms = inventory(model).norms
     candidates = {
-        name: tuple(
-            d
-            for d in divisors(model.get_submodule(name).num_channels)
-            if d == 1 or 2 * d <= model.get_submodule(name).num_channels
-        )
+        name: tuple(d for d in divisors(norms[name].num_channels) if d == 1 or 2 * d <= norms[name].num_channels)
         for name in fixed
     }
     outcome = fit_candidates(model, trained, batches, candidates, budget=budget, seed=seed)
@@ -108,7 +106,7 @@ def distil(model: nn.Module, trained: nn.Module, pool: Tensor, seed: int, steps:
         with torch.no_grad():
             wanted = trained(x)
         optimizer.zero_grad(set_to_none=True)
-        F.mse_loss(model(x), wanted).backward()
+        F.mse_loss(model(x), wanted).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return model.eval()
 

@@ -51,8 +51,9 @@ def cifar(folder: Path) -> Task:
     images = F.avg_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2).half().float(), 2)
     images = (images / 255 - 0.47) / 0.24
     labels = torch.from_numpy(y.astype(np.int64))
-    cut = [Split(images[a:b].contiguous(), labels[a:b]) for a, b in ((0, 40_000), (40_000, 50_000), (50_000, 54_000))]
-    return Task("cifar10", 10, *cut, flips=True)
+    cuts = ((0, 40_000), (40_000, 50_000), (50_000, 54_000))
+    base, fresh, test = (Split(images[a:b].contiguous(), labels[a:b]) for a, b in cuts)
+    return Task("cifar10", 10, base, fresh, test, flips=True)
 
 
 def brain(folder: Path) -> Task:
@@ -97,4 +98,5 @@ def _open(folder: Path, name: str) -> np.lib.npyio.NpzFile:
     path = folder / name
     if not path.is_file():
         raise IdealGroupsError(f"there is no {path}; put the data set there as experiments/pretrained says.")
-    return np.load(path)
+    file: np.lib.npyio.NpzFile = np.load(path)
+    return file

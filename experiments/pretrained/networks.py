@@ -48,7 +48,8 @@ def densenet() -> nn.Module:
     model = DenseNet(growth_rate=16, block_config=(4, 4, 4), num_init_features=24, bn_size=2, num_classes=10)
     model.features.conv0 = nn.Conv2d(3, 24, 3, padding=1, bias=False)
     model.features.pool0 = nn.Identity()
-    return model
+    made: nn.Module = model
+    return made
 
 
 CASES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -58,17 +59,21 @@ def pool(task: Task) -> Tensor:
     return torch.cat([task.fresh.x, task.base.x])[:SAMPLES]
 
 
+def _converted(arm: str, trained: nn.Module, x: Tensor, seed: int, task: Task) -> Record:
+    return _scored(convert(arm, trained, x, seed), task)
+
+
 def kept(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record, Make]]:
     """Score without any training on labels."""
     for arm in KEPT:
-        yield {"arm": arm}, lambda arm=arm: _scored(convert(arm, trained, pool(task), seed), task)
+        yield {"arm": arm}, partial(_converted, arm, trained, pool(task), seed, task)
 
 
 def budgets(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record, Make]]:
     """The budget of ``faithful`` against the score kept."""
     for budget in BUDGETS:
         arm = f"calibrated: faithful {budget:g}"
-        yield {"budget": budget}, lambda arm=arm: _scored(convert(arm, trained, pool(task), seed), task)
+        yield {"budget": budget}, partial(_converted, arm, trained, pool(task), seed, task)
 
 
 def samples(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record, Make]]:
@@ -77,14 +82,14 @@ def samples(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record,
     for count in COUNTS:
         if count <= len(order):
             few = pool(task)[order[:count]]
-            yield {"samples": count}, lambda few=few: _scored(convert("calibrated: faithful", trained, few, seed), task)
+            yield {"samples": count}, partial(_converted, "calibrated: faithful", trained, few, seed, task)
 
 
 def tune(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record, Make]]:
     """Fine-tuning on fresh labelled samples, scored on the way."""
     for size in (32, 2):
         for arm in TUNED:
-            yield {"arm": arm, "batch": size}, lambda arm=arm, size=size: _tuned(arm, size, trained, task, seed)
+            yield {"arm": arm, "batch": size}, partial(_tuned, arm, size, trained, task, seed)
 
 
 def _tuned(arm: str, size: int, trained: nn.Module, task: Task, seed: int) -> Record:
@@ -108,7 +113,7 @@ def _train_frozen(model: nn.Module, data: list[tuple[Tensor, Tensor]], optimizer
     model.eval()
     for x, y in data:
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), y).backward()
+        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
@@ -118,7 +123,7 @@ def private(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record,
         for arm in PRIVATE:
             yield (
                 {"arm": arm, "epsilon": epsilon},
-                lambda arm=arm, epsilon=epsilon: _private(arm, epsilon, trained, task, seed),
+                partial(_private, arm, epsilon, trained, task, seed),
             )
 
 
@@ -144,7 +149,7 @@ def _private(arm: str, epsilon: float, trained: nn.Module, task: Task, seed: int
         )
         for x, y in loader:
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(private_model(x), y).backward()
+            F.cross_entropy(private_model(x), y).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     after = score(model, few, task.num_classes)
     return {"before": round(before, 2), "score": round(after, 2), "noise": round(optimizer.noise_multiplier, 3)}

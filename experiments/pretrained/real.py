@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,7 +59,7 @@ def mobilenet_v2(folder: Path) -> Real:
         images, labels = file["x_train"][:2256], torch.from_numpy(file["y_train"][:2256].astype(np.int64))
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     small = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - mean) / std
-    x = torch.cat([F.interpolate(part, size=112, mode="bilinear") for part in small.split(256)])
+    x = torch.cat([F.interpolate(part, size=112, mode="bilinear") for part in small.split(256)])  # type: ignore[no-untyped-call]
     pool, train, test = x[:256], x[256:1756], x[1756:]
     seen = _features(model, train)
     centre, spread = seen.mean(0), seen.std()
@@ -105,7 +106,7 @@ def real(folder: Path, name: str, seed: int) -> Iterator[tuple[dict[str, Any], C
     """One record an arm."""
     case = NETWORKS[name](folder)
     for arm in ARMS:
-        yield {"arm": arm}, lambda arm=arm: _record(case, arm, seed)
+        yield {"arm": arm}, partial(_record, case, arm, seed)
 
 
 def _record(case: Real, arm: str, seed: int) -> dict[str, Any]:
@@ -121,4 +122,4 @@ def _record(case: Real, arm: str, seed: int) -> dict[str, Any]:
 @torch.no_grad()
 def _features(network: nn.Module, x: Tensor) -> Tensor:
     network.eval()
-    return torch.cat([network(part) for part in x.split(64)])
+    return torch.cat([network(part) for part in x.split(64)])  # type: ignore[no-untyped-call]

@@ -65,7 +65,7 @@ def train(
     model.train()
     for x, y in track(data, "training", total=total, transient=True):
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), y).backward()
+        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         after_step()
 
@@ -74,7 +74,7 @@ def train(
 def score(model: nn.Module, split: Split, num_classes: int) -> float:
     """Per cent: of right classes, or for classes of pixels the mean intersection over union."""
     model.eval()
-    found = torch.cat([model(x).argmax(1) for x in split.x.split(250)])
+    found = torch.cat([model(x).argmax(1) for x in split.x.split(250)])  # type: ignore[no-untyped-call]
     if split.y.ndim == 1:
         return 100 * float((found == split.y).float().mean())
     shares = []

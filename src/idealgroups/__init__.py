@@ -21,9 +21,10 @@ if _TYPE_CHECKING:
     from .errors import IdealGroupsError
     from .planner import Survey
     from .records import Gradients, NotUnderstood, Site, WeightGradient
-    from .repeats import Repeats, repeat
+    from .repeats import LayerRange, Repeats, repeat
     from .results import Measurement, Plan
     from .sandbox.coupling import coupled
+    from .theory.layer import Layer, WeightShape
     from .theory.strategies import (
         STRATEGIES,
         Block,
@@ -51,6 +52,8 @@ __all__ = [
     "IdealGroupsError",
     "Instance",
     "Isometric",
+    "Layer",
+    "LayerRange",
     "Measurement",
     "NotUnderstood",
     "OneGroup",
@@ -62,6 +65,7 @@ __all__ = [
     "Survey",
     "Uniform",
     "WeightGradient",
+    "WeightShape",
     "apply",
     "calibrate",
     "compare",
@@ -87,6 +91,8 @@ _HOMES = {
     "IdealGroupsError": "errors",
     "Instance": "theory.strategies",
     "Isometric": "theory.strategies",
+    "Layer": "theory.layer",
+    "LayerRange": "repeats",
     "Measurement": "results",
     "NotUnderstood": "records",
     "OneGroup": "theory.strategies",
@@ -98,6 +104,7 @@ _HOMES = {
     "Survey": "planner",
     "Uniform": "theory.strategies",
     "WeightGradient": "records",
+    "WeightShape": "theory.layer",
     "apply": "api",
     "calibrate": "calibration.calibrate",
     "compare": "api",

@@ -318,7 +318,7 @@ def _convert(
             exclude=patterns.exclude,
         ) as survey:
             made = survey.plan(chosen, advance=advance)
-            promised = survey.observe(made.num_groups)
+            promised = survey._observe(made.num_groups)
         if batches is None:
             done = replace_and_try(
                 model, made, promised, watch, inplace=inplace, include=patterns.include, exclude=patterns.exclude

@@ -190,7 +190,7 @@ class Survey:
         """The layers that are planned, in execution order."""
         return tuple(facts.layer for facts in self._look.facts)
 
-    def observe(self, groups: Groups, with_curves: bool = False) -> Observation:
+    def _observe(self, groups: Groups, with_curves: bool = False) -> Observation:
         """Return one pass with ``groups``; a pass that was made before is not made again."""
         look = self._look
         key = tuple(sorted((name, number) for name, number in groups.items() if name not in look.twins))
@@ -223,7 +223,7 @@ class Survey:
         started = time.perf_counter()
 
         def observe(groups: Groups, with_curves: bool) -> Observation:
-            seen = self.observe(groups, with_curves)
+            seen = self._observe(groups, with_curves)
             advance()
             return seen
 

@@ -67,6 +67,7 @@ def train_privately(model: nn.Module, data: TensorDataset, *, lr: float, epochs:
     return float(engine.get_epsilon(1e-5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["hooks", "ew"])
 def test_a_converted_resnet18_is_valid_and_trains(mode: str) -> None:
     model = torchvision.models.resnet18(num_classes=10)

@@ -116,6 +116,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_where_it_was_and_ends_the_same(
     done: tuple[Path, Summary, object], tmp_path: Path
 ) -> None:
@@ -154,6 +155,7 @@ def always_kill(job: TrainJob, dataset: Dataset) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_work_of_a_killed_worker_is_done_again(
     done: tuple[Path, Summary, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ PACKAGE = {"smp": "segmentation_models_pytorch"}
 
 
 @pytest.mark.filterwarnings("ignore")  # the networks' own
+@pytest.mark.slow
 @pytest.mark.parametrize("key", SAMPLE)
 def test_planned_converted_measured_and_trained(key: str) -> None:
     library = key.partition(":")[0]

@@ -53,7 +53,7 @@ def test_curves_of_a_network_equal_regrouping_its_tensors(channels: int, groups:
     y = normalized * model.norm.weight[:, None, None] + model.norm.bias[:, None, None]
     (d,) = torch.autograd.grad(loss(model.conv2(F.relu(y))), normalized)
     widths = divisors(channels)
-    assert curves.channels_per_group.tolist() == widths
+    assert curves.group_sizes.tolist() == widths
     kept = []
     for c in widths:
         grouped = z.reshape(3, channels // c, -1)

@@ -92,7 +92,7 @@ def assert_equals_regrouping(calls: Sequence[Call]) -> None:
     computed = curves([call.moments() for call in calls])
     channels = calls[0].z.shape[1]
     positions = min(call.moments().positions for call in calls)
-    assert computed.channels_per_group.tolist() == divisors(channels)
+    assert computed.group_sizes.tolist() == divisors(channels)
     assert (computed.num_channels, computed.positions) == (channels, positions)
 
     def kept(groups: int) -> float:
@@ -306,7 +306,7 @@ def gaussian_moments(samples: int, channels: int, positions: int, rho: float, se
 def test_curves_of_a_gaussian_signal_follow_the_theory(positions: int, rho: float) -> None:
     channels = 256
     result = curves([gaussian_moments(300, channels, positions, rho)])
-    for c, gain in zip(result.channels_per_group, result.gain, strict=True):
+    for c, gain in zip(result.group_sizes, result.gain, strict=True):
         if c * positions >= 8:
             expected = gaussian_gain(c, positions, rho) - gaussian_gain(channels, positions, rho)
             assert gain == pytest.approx(expected, abs=0.01)  # 1 % of the squared gradient: 77,000 channels of noise

@@ -19,8 +19,8 @@ from scipy.stats import chi2
 
 from idealgroups.theory.formulas import (
     RELU_MEAN_SHARE,
-    conv_channels_per_group,
     conv_gain,
+    conv_group_size,
     divisors,
     fc_gain,
     fc_group_elements,
@@ -127,14 +127,14 @@ shares = st.floats(0.01, 0.95)
 
 @given(budgets, shares)
 def test_conv_inverse(budget: float, rho: float) -> None:
-    c = conv_channels_per_group(budget, rho)
+    c = conv_group_size(budget, rho)
     if c > rho * (1 + 1e-6):
         assert conv_gain(c, rho) == pytest.approx(budget, rel=1e-6)
 
 
 @given(widths, shares)
 def test_conv_inverse_of_the_gain(c: float, rho: float) -> None:
-    assert conv_channels_per_group(conv_gain(c, rho), rho) == pytest.approx(c, rel=1e-6)
+    assert conv_group_size(conv_gain(c, rho), rho) == pytest.approx(c, rel=1e-6)
 
 
 @given(budgets)
@@ -192,7 +192,7 @@ def test_groups_that_pass_nothing(m: int) -> None:
 
 
 def test_no_budget_means_one_group() -> None:
-    assert conv_channels_per_group(0) == fc_group_elements(0) == math.inf
+    assert conv_group_size(0) == fc_group_elements(0) == math.inf
 
 
 @given(st.integers(1, 5000))

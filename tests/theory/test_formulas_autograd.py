@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from idealgroups.theory.formulas import (
     RELU_MEAN_SHARE,
     RELU_POOL_SHARE,
-    conv_channels_per_group,
     conv_gain,
+    conv_group_size,
     fc_gain,
     fc_group_elements,
     gaussian_gain,
@@ -140,7 +140,7 @@ def test_pooled_projection_loss_by_autograd(c: int, rho: float) -> None:
 def test_block_isometry_of_a_convolution(n_in: int, n_out: int, stride: int) -> None:
     """r = n_in·s²/n_out = π/(π-1): instance norm makes the mean square of the gradient the same before and behind."""
     ratio = n_in * stride**2 / n_out
-    assert conv_channels_per_group(math.log(ratio)) == pytest.approx(1, rel=1e-3)
+    assert conv_group_size(math.log(ratio)) == pytest.approx(1, rel=1e-3)
     torch.manual_seed(0)
     ratios = []
     for _ in range(10):

@@ -62,8 +62,8 @@ def test_the_budget_is_never_exceeded(curves: Curves, budget: float) -> None:
     """Neither by the choice nor by a coarser grouping, and groups with too few elements do not occur but alone."""
     least = least_elements(curves.flat)
     index = curves.at(most_groups_within(curves, budget))
-    assert all(worst(curves, i) <= budget + 1e-9 for i in range(index, len(curves.channels_per_group) - 1))
-    width = int(curves.channels_per_group[index])
+    assert all(worst(curves, i) <= budget + 1e-9 for i in range(index, len(curves.group_sizes) - 1))
+    width = int(curves.group_sizes[index])
     assert width == curves.num_channels or (width * curves.positions >= least and width >= 2)
 
 
@@ -73,7 +73,7 @@ def test_as_many_groups_as_the_budget_allows(curves: Curves, budget: float) -> N
     least = least_elements(curves.flat)
     index = curves.at(most_groups_within(curves, budget))
     if index > 0:
-        finer = int(curves.channels_per_group[index - 1])
+        finer = int(curves.group_sizes[index - 1])
         unsafe = finer * curves.positions < least or finer < MIN_GROUP_CHANNELS
         assert unsafe or worst(curves, index - 1) > budget
 
@@ -188,4 +188,4 @@ def test_thresholds_by_hand() -> None:
 @given(any_curves(), budgets)
 def test_a_grouping_is_allowed_from_its_threshold_on(curves: Curves, budget: float) -> None:
     allowed = thresholds(curves) <= budget + 1e-9
-    assert most_groups_within(curves, budget) == curves.num_channels // curves.channels_per_group[allowed].min()
+    assert most_groups_within(curves, budget) == curves.num_channels // curves.group_sizes[allowed].min()

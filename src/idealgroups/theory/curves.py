@@ -45,7 +45,7 @@ class Curves:
     of all calls; ``flat``: every call had one, as behind a fully connected layer or a global pool.
     """
 
-    channels_per_group: NDArray[np.int64]
+    group_sizes: NDArray[np.int64]
     amplification: Floats
     projection: Floats
     positions: int
@@ -55,7 +55,7 @@ class Curves:
     @property
     def num_channels(self) -> int:
         """C: the last divisor."""
-        return int(self.channels_per_group[-1])
+        return int(self.group_sizes[-1])
 
     @property
     def gain(self) -> Floats:
@@ -65,7 +65,7 @@ class Curves:
 
     def at(self, num_groups: int) -> int:
         """Index of ``num_groups`` in the arrays."""
-        return int(np.searchsorted(self.channels_per_group, self.num_channels // num_groups))
+        return int(np.searchsorted(self.group_sizes, self.num_channels // num_groups))
 
 
 def grouped(x: Floats, c: int) -> Floats:
@@ -129,7 +129,7 @@ def curves(calls: Sequence[Moments]) -> Curves:
     >>> rng = np.random.default_rng(0)
     >>> z = rng.normal(size=(16, 64, 1)) + 0.0
     >>> c = curves([Moments(z.mean(-1), z.var(-1), positions=1, eps=0.0)])
-    >>> c.channels_per_group.tolist(), bool(c.amplification[-1] == 0)
+    >>> c.group_sizes.tolist(), bool(c.amplification[-1] == 0)
     ([1, 2, 4, 8, 16, 32, 64], True)
     """
     num_channels = calls[0].mean.shape[1]
@@ -148,7 +148,7 @@ def curves(calls: Sequence[Moments]) -> Curves:
     projection = np.where(np.isnan(projection), 0.0, projection)
     amplification[-1] = 0.0
     return Curves(
-        channels_per_group=np.array(widths),
+        group_sizes=np.array(widths),
         amplification=amplification,
         projection=projection,
         positions=positions,

@@ -46,7 +46,7 @@ def divisors(n: int) -> list[int]:
     return small + [n // d for d in reversed(small) if d * d != n]
 
 
-def conv_gain(channels_per_group: float, mean_share: float = RELU_MEAN_SHARE, num_channels: float = math.inf) -> float:
+def conv_gain(group_size: float, mean_share: float = RELU_MEAN_SHARE, num_channels: float = math.inf) -> float:
     """Grouping gain b(c) of a convolutional layer with many positions, against one group of ``num_channels``.
 
     ``mean_share`` is ρ, the share of the pre-activation's second moment that is constant over a channel's positions.
@@ -56,19 +56,19 @@ def conv_gain(channels_per_group: float, mean_share: float = RELU_MEAN_SHARE, nu
     >>> round(math.exp(conv_gain(1)), 4) == round(math.pi / (math.pi - 1), 4)
     True
     """
-    return -math.log1p(-mean_share / channels_per_group) + math.log1p(-mean_share / num_channels)
+    return -math.log1p(-mean_share / group_size) + math.log1p(-mean_share / num_channels)
 
 
-def conv_channels_per_group(budget: float, mean_share: float = RELU_MEAN_SHARE) -> float:
+def conv_group_size(budget: float, mean_share: float = RELU_MEAN_SHARE) -> float:
     """The real c at which :func:`conv_gain` equals ``budget`` ε: c = ρ / (1 - e^-ε).
 
-    >>> round(conv_channels_per_group(conv_gain(16)), 6)
+    >>> round(conv_group_size(conv_gain(16)), 6)
     16.0
     """
     return mean_share / -math.expm1(-budget) if budget > 0 else math.inf
 
 
-def next_mean_share(mean_share: float, channels_per_group: float = math.inf) -> float:
+def next_mean_share(mean_share: float, group_size: float = math.inf) -> float:
     """ρ of the next pre-activation, behind GN of c channels a group and ReLU, for positions alike but for their mean.
 
     The arc-cosine kernel of Cho & Saul 2009, applied to what GN leaves of ρ. With c = 1 it is 1/π in every layer;
@@ -77,7 +77,7 @@ def next_mean_share(mean_share: float, channels_per_group: float = math.inf) -> 
     >>> next_mean_share(0) == RELU_MEAN_SHARE == next_mean_share(0.9, 1), round(next_mean_share(RELU_MEAN_SHARE), 3)
     (True, 0.494)
     """
-    rho = _normalized_mean_share(mean_share, channels_per_group)
+    rho = _normalized_mean_share(mean_share, group_size)
     return (math.sqrt(1 - rho**2) + rho * (math.pi / 2 + math.asin(rho))) / math.pi
 
 
@@ -106,7 +106,7 @@ def fc_group_elements(budget: float) -> float:
     return (3 * math.exp(budget) - 2) / math.expm1(budget) if budget > 0 else math.inf
 
 
-def gaussian_gain(channels_per_group: float, positions: float = math.inf, mean_share: float = RELU_MEAN_SHARE) -> float:
+def gaussian_gain(group_size: float, positions: float = math.inf, mean_share: float = RELU_MEAN_SHARE) -> float:
     """Grouping gain b for a Gaussian signal with any c, S and ρ, against one group of infinitely many channels.
 
     b = log(E[1/var]·(1-2/m)). A group's variance is a sum of two chi-squares, within and between channels, and
@@ -116,14 +116,14 @@ def gaussian_gain(channels_per_group: float, positions: float = math.inf, mean_s
     (1.2, 1.247)
     """
     s = min(positions, 1e9)
-    m = channels_per_group * s
+    m = group_size * s
     if m <= 3 or mean_share >= 1:
         return math.inf
     within, between = 1 - mean_share, mean_share * s + 1 - mean_share
     step = 1 / 16  # trapezoid in log t: the integrand decays exponentially on both sides: exact to 1e-12 for m >= 4
     log_t = np.arange(-40, 120, step)
     t = np.exp(log_t) / m
-    freedom_within, freedom_between = channels_per_group * (s - 1), channels_per_group - 1
+    freedom_within, freedom_between = group_size * (s - 1), group_size - 1
     log_f = freedom_within * np.log1p(2 * within * t) + freedom_between * np.log1p(2 * between * t)
     return math.log(step * float(np.exp(log_t - log_f / 2).sum())) + math.log1p(-2 / m)
 
@@ -133,7 +133,7 @@ def free_projection_loss(group_elements: float) -> float:
     return -math.log1p(-2 / group_elements) if group_elements > 2 else math.inf
 
 
-def pooled_projection_loss(channels_per_group: float, num_channels: float = math.inf, mean_share: float = 0.0) -> float:
+def pooled_projection_loss(group_size: float, num_channels: float = math.inf, mean_share: float = 0.0) -> float:
     """Loss, against one group, of a gradient that is constant over positions behind GN-ReLU (global pool): 0.82/c.
 
     ``mean_share`` ρ > 0 takes into account that channels with a larger mean are open at more positions, which makes
@@ -147,4 +147,4 @@ def pooled_projection_loss(channels_per_group: float, num_channels: float = math
         along_mean = 0.5 + math.asin(_normalized_mean_share(mean_share, c)) / math.pi
         return (along_mean + next_mean_share(mean_share, c)) / c
 
-    return -math.log1p(-removed(channels_per_group)) + math.log1p(-removed(num_channels))
+    return -math.log1p(-removed(group_size)) + math.log1p(-removed(num_channels))

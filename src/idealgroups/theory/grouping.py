@@ -30,7 +30,7 @@ def thresholds(curves: Curves) -> Floats:
     A grouping needs the larger of amplification and projection loss, and so does every coarser one. It is infinite
     where a group would have one channel or too few elements.
     """
-    sizes = curves.channels_per_group
+    sizes = curves.group_sizes
     worst = np.maximum(curves.amplification, curves.projection)
     worst[-1] = 0.0
     unsafe = (sizes * curves.positions < least_elements(curves.flat)) | (sizes < MIN_GROUP_CHANNELS)
@@ -45,7 +45,7 @@ def most_groups_within(curves: Curves, budget: float) -> int:
     Every coarser grouping must stay within it too, and a group keeps at least two channels and
     :func:`least_elements` where the layer has them.
     """
-    return curves.num_channels // int(curves.channels_per_group[_finest_within(curves, budget)])
+    return curves.num_channels // int(curves.group_sizes[_finest_within(curves, budget)])
 
 
 def _finest_within(curves: Curves, budget: float) -> int:
@@ -58,13 +58,13 @@ def ideal_groups(curves: Curves, budget: float) -> float:
     Between two divisors 1 - e^-gain is taken as linear in 1/c, which is exact for the closed form of a convolution.
     """
     index = _finest_within(curves, budget)
-    chosen = curves.num_channels / float(curves.channels_per_group[index])
+    chosen = curves.num_channels / float(curves.group_sizes[index])
     if index == 0:
         return chosen
     worst = -np.expm1(-np.maximum(curves.amplification, curves.projection))
     low, high = max(float(worst[index]), 0.0), float(worst[index - 1])
     target = -math.expm1(-budget)
-    finer = curves.num_channels / float(curves.channels_per_group[index - 1])
+    finer = curves.num_channels / float(curves.group_sizes[index - 1])
     if not math.isfinite(high) or high <= low:
         return chosen
     share = min(max((target - low) / (high - low), 0.0), 1.0)

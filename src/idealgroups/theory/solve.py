@@ -60,7 +60,7 @@ class Budgets:
         finite = [budgets[np.isfinite(budgets)] for budgets in needed.values()]
         return cls(
             num_channels={name: curve.num_channels for name, curve in curves.items()},
-            group_sizes={name: curve.channels_per_group for name, curve in curves.items()},
+            group_sizes={name: curve.group_sizes for name, curve in curves.items()},
             needed=needed,
             values=np.unique(np.concatenate([np.zeros(1), *finite])),
         )
