@@ -13,6 +13,7 @@ from ..fingerprint import fingerprint
 from ..norms import Inventory, Norm, inventory
 from ..records import Planned, Site
 from ..selection import Patterns, nearest
+from ..text import plural
 from .trained import outside
 
 TOKEN_LAYER_NORM = "layer norm over the last dimension, not over channels"
@@ -90,18 +91,23 @@ def _leave(others: dict[str, str], plan: Planned, patterns: Patterns, work: Work
             idle.append(name)
     if idle:
         warnings.warn(
-            f"{len(idle)} normalization layers stay as they are (first: {idle[0]}, which {missed[idle[0]]}); "
-            "exclude them by name if that is meant.",
+            f"the normalization layer {idle[0]} stays as it is because it {missed[idle[0]]}{_more(idle)}; "
+            "exclude it by name if that is meant.",
             UserWarning,
             stacklevel=outside(),
         )
     if unknown:
         warnings.warn(
-            f"the plan does not know {len(unknown)} normalization layers of the model (first: {unknown[0]}), which are "
-            "left as they are: was it made for another network?",
+            f"the plan does not know the normalization layer {unknown[0]} of the model{_more(unknown)}, so it stays as it "
+            "is: was the plan made for another network?",
             UserWarning,
             stacklevel=outside(),
         )
+
+
+def _more(names: list[str]) -> str:
+    """Return a clause on all but the first of ``names``."""
+    return f" ({plural(len(names) - 1, 'other')} as well)" if len(names) > 1 else ""
 
 
 def _why_unchanged(name: str, found: Inventory) -> str:
