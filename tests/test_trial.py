@@ -160,7 +160,10 @@ def test_a_layer_with_nothing_to_normalize_is_left_and_told() -> None:
         )
 
     for width in (1, 2):
-        with pytest.warns(UserWarning, match=rf"4, which has {width} values? to normalize: .*constant or a sign"):
+        with pytest.warns(
+            UserWarning,
+            match=rf"layer 4 stays as it is because it has {width} values? to normalize: .*constant or a sign",
+        ):
             new, _ = ig.convert(model(width), torch.randn(32, 10))
         assert isinstance(new[4], nn.BatchNorm1d)
         assert isinstance(new[1], nn.GroupNorm)

@@ -98,8 +98,8 @@ def _leave(others: dict[str, str], plan: Planned, patterns: Patterns, work: Work
         )
     if unknown:
         warnings.warn(
-            f"the plan does not know the normalization layer {unknown[0]} of the model{_more(unknown)}, so it stays as it "
-            "is: was the plan made for another network?",
+            f"the plan does not know the normalization layer {unknown[0]} of the model{_more(unknown)}, so it stays "
+            "as it is: was the plan made for another network?",
             UserWarning,
             stacklevel=outside(),
         )
