@@ -83,8 +83,8 @@ def planned(trends: Trends) -> str:
         return measured(after, trends.gradients)
     if after > 0:
         return (
-            f"the trend stays above zero, {signed(after)}: a plan with more groups would have groups that are too small or "
-            f"a trend below {signed(lowest)}"
+            f"the trend stays above zero, {signed(after)}: a plan with more groups would have groups that are too "
+            f"small or a trend below {signed(lowest)}"
         )
     if after < lowest - 0.005:
         return f"too low: {signed(after)}, because no number of groups that was tried reaches {signed(lowest)}"
