@@ -61,7 +61,7 @@ PLAN = Plan(
     not_understood=(NotUnderstood(name="head.block", why="calls F.group_norm itself"),),
 )
 BATCH_NORM = replace(PLAN, sites=tuple(replace(one, groups_before=None) for one in PLAN.sites), not_understood=())
-POSITIVE = replace(PLAN, after=with_trend(0.92))
+POSITIVE = replace(PLAN, after=with_trend(0.92), one_group_trend=1.4)
 UNIFORM = replace(PLAN, strategy="fixed-32", budget=None, lowest_trend=None, after=with_trend(-1.4), one_number=8)
 ADAM = replace(PLAN, optimizer="adam", one_number=8)
 PRIVATE = replace(PLAN, optimizer="dp-sgd", after=replace(with_trend(-0.71), optimizer="dp-sgd"))

@@ -22,7 +22,7 @@ def test_there_is_always_exactly_one_verdict(before: float, after: float, lowest
         "not isometric",
         "already",
         "as near",
-        "the trend stays",
+        "above zero",
         "within",
         "too low",
         "no verdict",
@@ -37,12 +37,18 @@ def test_there_is_always_exactly_one_verdict(before: float, after: float, lowest
     assert compared(["a"], [trends])
 
 
+def test_a_positive_trend_is_as_near_as_groups_get_only_if_one_group_is_no_nearer() -> None:
+    near = planned(Trends(before=-2, after=0.92, lowest=-1.0, one=1.4))
+    assert near.startswith("as near as groups can get: +0.92, because a plan with more groups")
+    assert planned(Trends(before=-2, after=0.92, lowest=-1.0, one=0.4)).startswith("above zero: +0.92, because")
+
+
 @pytest.mark.parametrize(
     ("after", "lowest", "start"),
     [
-        (0.92, -1.0, "the trend stays above zero, +0.92: a plan with more groups"),
+        (0.92, -1.0, "above zero: +0.92, because a plan with more groups"),
         (-0.7, -1.0, "within the limit: −0.70 is at least −1.00"),
-        (-1.4, -1.5, "as near as groups can get: −1.40, because even with one group"),
+        (-1.4, -1.5, "within the limit: −1.40; even with one group"),
         (-1.4, ALLOWED, "too low: −1.40"),
         (0.2, -1.0, "isometric"),
         (-1.4, None, "not isometric: the relative gradients of the first layers are 4.1 times those of the last"),

@@ -241,6 +241,7 @@ class Survey:
             not_understood=look.missed,
             budget=choice.budget,
             lowest_trend=choice.lowest_trend,
+            one_group_trend=one.trend,
             one_number=choice.one_number,
             optimizer=self._optimizer,
             output=look.output,

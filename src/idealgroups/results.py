@@ -29,14 +29,15 @@ class Plan:
     """A number of groups for every normalization layer of one network. ``print(plan)`` is a table.
 
     ``before`` and ``after``: the gradients of the model as it was and with this plan; None if nothing was measured.
-    ``budget``: ε, the gain each layer may have; None for strategies without one. ``lowest_trend``: how far the trend
-    was allowed to fall. ``one_number``: the most groups, the same in all layers, that are predicted to keep the trend
-    above that. ``calibrated_on``: how many samples the converted network was calibrated on. ``output_residual``: how
-    far its output was from the trained network's. ``optimizer``: whose steps are balanced. ``output``: the shape of the
-    model's output. ``fingerprint``: of the network, by the names and shapes of its weights. ``measured_share``: the
-    share of the network's parameters whose gradients were measured. ``samples_coupled``: whether the converted network
-    lets one sample of a batch change what it computes for another; None if that was not tested. ``trained``: whether
-    the model held running statistics from training. ``made_with``: the versions of idealgroups and torch. ``seconds``
+    ``budget``: ε, the gain each layer may have; None for strategies without one. ``lowest_trend``: how far the
+    trend was allowed to fall. ``one_group_trend``: the trend with one group in every layer. ``one_number``: the
+    most groups, the same in all layers, that are predicted to keep the trend above the lowest. ``calibrated_on``:
+    how many samples the converted network was calibrated on. ``output_residual``: how far its output was from the
+    trained network's. ``optimizer``: whose steps are balanced. ``output``: the shape of the model's output.
+    ``fingerprint``: of the network, by the names and shapes of its weights. ``measured_share``: the share of the
+    network's parameters whose gradients were measured. ``samples_coupled``: whether the converted network lets one
+    sample of a batch change what it computes for another; None if that was not tested. ``trained``: whether the
+    model held running statistics from training. ``made_with``: the versions of idealgroups and torch. ``seconds``
     and ``made_with`` do not count in ``==``.
 
     Raises:
@@ -53,6 +54,7 @@ class Plan:
     not_understood: tuple[NotUnderstood, ...] = ()
     budget: float | None = None
     lowest_trend: float | None = None
+    one_group_trend: float | None = None
     one_number: int | None = None
     calibrated_on: int | None = None
     output_residual: float | None = None

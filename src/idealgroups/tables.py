@@ -121,6 +121,7 @@ def trends_of(plan: Plan) -> verdict.Trends:
         before=plan.trend_before,
         after=plan.trend_after,
         lowest=plan.lowest_trend,
+        one=plan.one_group_trend,
         budget=plan.budget,
         grouped=all(site.groups_before is not None for site in plan.sites),
         gradients="gradients per weight" if plan.optimizer == "dp-sgd" else "relative gradients",

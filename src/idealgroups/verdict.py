@@ -25,14 +25,16 @@ See experiments/pretrained."""
 class Trends:
     """The trends that a verdict is about.
 
-    ``before``: of the model as it was. ``after``: with the plan. ``lowest``: the lowest that the strategy allowed; None
-    if the strategy does not look at the trend. ``budget``: ε, if every layer got as many groups as it allows.
-    ``grouped``: whether every layer of the model was a group norm. ``gradients``: what the trend is about.
+    ``before``: of the model as it was. ``after``: with the plan. ``lowest``: the lowest that the strategy allowed;
+    None if the strategy does not look at the trend. ``one``: with one group in every layer, if that was measured.
+    ``budget``: ε, if every layer got as many groups as it allows. ``grouped``: whether every layer of the model was
+    a group norm. ``gradients``: what the trend is about.
     """
 
     before: float
     after: float
     lowest: float | None = None
+    one: float | None = None
     budget: float | None = None
     grouped: bool = False
     gradients: str = "relative gradients"
@@ -82,16 +84,18 @@ def planned(trends: Trends) -> str:
     if abs(after) <= ISOMETRIC or lowest is None:
         return measured(after, trends.gradients)
     if after > 0:
+        nearest = trends.one is not None and trends.one >= after
+        start = "as near as groups can get" if nearest else "above zero"
         return (
-            f"the trend stays above zero, {signed(after)}: a plan with more groups would have groups that are too "
-            f"small or a trend below {signed(lowest)}"
+            f"{start}: {signed(after)}, because a plan with more groups would have groups that are too small or a "
+            f"trend below {signed(lowest)}"
         )
     if after < lowest - 0.005:
         return f"too low: {signed(after)}, because no number of groups that was tried reaches {signed(lowest)}"
     if lowest < ALLOWED:
         return (
-            f"as near as groups can get: {signed(after)}, because even with one group the first layers have the larger "
-            f"gradients, so the trend may fall to {signed(lowest)}"
+            f"within the limit: {signed(after)}; even with one group the first layers have the larger gradients, so "
+            f"the trend may fall to {signed(lowest)}"
         )
     return (
         f"within the limit: {signed(after)} is at least {signed(lowest)}, and the layers have as many groups as that "
