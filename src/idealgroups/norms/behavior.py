@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import UninitializedParameter
 
+from .forward import example, first_shapes, last_shapes, quietly, run, twin_of
 from .norm import ACTIVATIONS, Norm
-from .trial import example, first_shapes, last_shapes, quietly, run, twin_of
 
 MAX_CHANNELS = 1 << 16
 """A vector of more values is no scale of channels (it would be a flattened weight)."""

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..sandbox.supported import has_values
+from .forward import LOUD, example, first_shapes, last_shapes, quietly, run, twin_of
 from .norm import Norm
-from .trial import LOUD, example, first_shapes, last_shapes, quietly, run, twin_of
 
 _MEAN, _VARIANCE = 0.5, 2.0
 """Statistics that no past has made."""
