@@ -46,7 +46,7 @@ def net(norm: nn.Module) -> nn.Sequential:
 
 @pytest.mark.parametrize("norm", [WindowNorm(8), ClippedNorm(8)])
 def test_what_differs_on_the_models_own_shapes_is_left_and_named(norm: nn.Module) -> None:
-    with pytest.warns(UserWarning, match=r"stay as they are \(first: 1"):
+    with pytest.warns(UserWarning, match="layer 1 stays as it is because it"):
         new, plan = ig.convert(net(norm), IMAGES)
     assert plan.num_groups.keys() == {"4"}
     assert [item.name for item in plan.not_understood] == ["1"]
