@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from experiments.common.markdown import replace_section
+from experiments.common.markdown import replace_section, table
 
 Record = dict[str, Any]
 
@@ -50,7 +50,7 @@ def write_summary(records: Sequence[Record], document: Path) -> None:
         base = scores[name, "batch norm"]
         cells = [f"{100 * mean(scores[name, arm]) / mean(base):.0f}" if scores[name, arm] else "–" for arm in SHOWN]
         rows.append([name, _mean(base), *cells])
-    replace_section(document, "kept", _table(rows))
+    replace_section(document, "kept", table(rows[0], rows[1:]))
 
 
 def _kept(records: Sequence[Record], title: str = "## Kept without training on labels") -> Iterable[str]:
@@ -68,7 +68,7 @@ def _kept(records: Sequence[Record], title: str = "## Kept without training on l
     for arm in arms:
         cells = [_cell(scores[n, arm], scores[n, "batch norm"]) for n in networks]
         rows.append([arm, *cells])
-    yield _table(rows)
+    yield table(rows[0], rows[1:])
     yield "The number behind a network's name is the number of seeds."
 
 
@@ -78,7 +78,7 @@ def _by(field: str, title: str, records: Sequence[Record]) -> Iterable[str]:
     yield f"## {title}"
     scores = _collect(records, field)
     networks, values = _unique(records, "network"), sorted(_unique(records, field))
-    yield _table([[field, *networks], *([f"{v:g}", *(_mean(scores[n, v]) for n in networks)] for v in values)])
+    yield table([field, *networks], ([f"{v:g}", *(_mean(scores[n, v]) for n in networks)] for v in values))
 
 
 def _private(records: Sequence[Record]) -> Iterable[str]:
@@ -94,7 +94,7 @@ def _private(records: Sequence[Record]) -> Iterable[str]:
         [r["arm"], r["network"], f"{r['epsilon']:g}", f"{r['before']:.1f}", f"{r['score']:.1f}"]
         for r in sorted(records, key=lambda r: -r["epsilon"])
     ]
-    yield _table(rows)
+    yield table(rows[0], rows[1:])
 
 
 def _tuned(records: Sequence[Record]) -> Iterable[str]:
@@ -111,7 +111,7 @@ def _tuned(records: Sequence[Record]) -> Iterable[str]:
                 steps = found[0] if found else {}
                 cells.append(" / ".join(f"{mean(one[step] for one in found):.1f}" for step in steps) or "–")
             rows.append([arm, *cells])
-        yield _table(rows)
+        yield table(rows[0], rows[1:])
 
 
 def _collect(records: Sequence[Record], field: str) -> dict[tuple[str, Any], list[float]]:
@@ -134,8 +134,3 @@ def _mean(scores: Sequence[float]) -> str:
 
 def _unique(records: Sequence[Record], field: str) -> list[Any]:
     return list(dict.fromkeys(record[field] for record in records))
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])

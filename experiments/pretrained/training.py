@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor, nn
+
+from experiments.common.training import train_epoch
 
 from .data import Split, Task
 from .networks import CASES, build
@@ -27,7 +29,7 @@ def pretrained(name: str, seed: int, task: Task, folder: Path) -> nn.Module:
     steps = case.epochs * (len(task.base) // case.batch)
     optimizer = torch.optim.SGD(model.parameters(), lr=case.rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, case.rate, steps, pct_start=0.2)
-    train(model, batches(task.base, case.batch, steps, seed, task.flips), optimizer, schedule.step, total=steps)
+    train(model, batches(task.base, case.batch, steps, seed, task.flips), optimizer, schedule, total=steps)
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(model.state_dict(), partial)
@@ -57,17 +59,17 @@ def train(
     model: nn.Module,
     data: Iterable[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
-    after_step: Callable[[], object] = lambda: None,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     *,
     total: int,
 ) -> None:
-    """Cross-entropy, in training mode."""
-    model.train()
-    for x, y in track(data, "training", total=total, transient=True):
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        after_step()
+    """Train on cross-entropy; without ``schedule`` at a constant rate."""
+    schedule = schedule or torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    train_epoch(model, track(data, "training", total=total, transient=True), _loss, optimizer, schedule)
+
+
+def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x), y)
 
 
 @torch.no_grad()
