@@ -199,7 +199,9 @@ class Odd(nn.Module):
 def test_awkward_widths_give_a_working_layer_and_say_what_is_wrong() -> None:
     model, x = Odd(), torch.randn(32, 20)
     for strategy in ("isometric", "instance", "fixed-32", "block"):
-        with pytest.warns(UserWarning, match=r"one\.1 stays as it is because it has 1 value to normalize: .* a constant"):
+        with pytest.warns(
+            UserWarning, match=r"one\.1 stays as it is because it has 1 value to normalize: .* a constant"
+        ):
             converted, plan = ig.convert(model, x, strategy=strategy)
         assert isinstance(converted.one[1], nn.BatchNorm1d)
         sites = {site.name: site for site in plan.sites}
