@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -180,8 +181,8 @@ def test_constant_outputs_and_lost_gradients_are_faults() -> None:
 
     x = torch.randn(8, 3, 8, 8)
 
-    def watch(model: nn.Module) -> Observer:
-        return Observer(model, x)
+    def watch(model: nn.Module, copy_of: nn.Module | None = None) -> Observer:
+        return Observer(model, x, copy_of=copy_of)
 
     model = networks.plain(depth=2)
     promised = watch(model).observe(None)
@@ -192,15 +193,15 @@ def test_constant_outputs_and_lost_gradients_are_faults() -> None:
 
     dead = networks.plain(depth=2)
     dead[1][1] = Dead(1, 16)
-    fault = find_fault(dead, ["1.1"], promised, watch)
+    fault = find_fault(dead, ["1.1"], promised, promised, watch)
     assert fault is not None
     assert fault.what == "has a constant output of the layer 1.1"
     cut = nn.Sequential(model[0], model[1], nn.ReLU(), *model[2:])
     cut[2].register_forward_hook(lambda module, args, output: output.detach())
-    fault = find_fault(cut, [], promised, watch)
+    fault = find_fault(cut, [], promised, promised, watch)
     assert fault is not None
     assert "lets no gradient reach 0.0.weight" in fault.what
-    assert find_fault(model, [], promised, watch) is None
+    assert find_fault(model, [], promised, promised, watch) is None
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -212,3 +213,55 @@ def test_apply_tries_the_result_where_it_has_inputs(odd: type[nn.Module], untouc
     with pytest.raises(ig.IdealGroupsError, match="exclude="):
         untouched(model, lambda: ig.apply(model, plan, other, inplace=True))
     assert isinstance(ig.apply(model, plan, torch.rand(3, 20, 2), include="1.*")[1].norm, nn.GroupNorm)
+
+
+class Embedded(nn.Module):
+    """A time embedding is added to every channel in front of a norm, as in diffusion."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.stem, self.time = nn.Conv2d(3, width, 3, padding=1), nn.Linear(8, width)
+        self.norm, self.out = nn.BatchNorm2d(width), nn.Conv2d(width, 3, 1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.out(F.relu(self.norm(self.stem(x) + self.time(t)[:, :, None, None])))
+
+
+def test_a_weight_that_the_groups_cut_off_is_a_fault_though_its_gradient_is_rounding_and_no_zero() -> None:
+    inputs = torch.randn(4, 3, 8, 8), torch.randn(4, 8)
+    with pytest.raises(ig.IdealGroupsError, match=r"lets no gradient reach time\.weight, because of the .* at norm"):
+        ig.convert(Embedded(), inputs, strategy="instance")
+    ig.convert(Embedded(), inputs, strategy=ig.GroupSize(2))
+
+
+def test_gradients_that_vanish_with_depth_are_no_fault() -> None:
+    deep = [layer for _ in range(60) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())]
+    _, plan = ig.convert(nn.Sequential(nn.Conv2d(3, 8, 1), *deep), torch.randn(2, 3, 8, 8), strategy="layer")
+    assert plan.trend_before < -5  # a factor of 150 from the last weight to the first, and other factors with groups
+
+
+class CountsItself(nn.Module):
+    """Knows how many models of its kind there are while it runs."""
+
+    most = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = networks.plain(depth=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        CountsItself.most = max(CountsItself.most, sum(type(item) is CountsItself for item in gc.get_objects()))
+        return self.net(x)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_runs_forward_and_backward_is_the_only_copy(inplace: bool) -> None:
+    CountsItself.most = 0
+    model = CountsItself()
+    model, plan = ig.convert(model, torch.randn(4, 3, 8, 8), inplace=inplace)
+    # `ig.coupled`, without gradients, has the model, the converted model and a copy of that
+    assert CountsItself.most == (2 if inplace else 3)
+    CountsItself.most = 0
+    del model
+    ig.apply(CountsItself(), plan, torch.randn(4, 3, 8, 8), inplace=inplace)
+    assert CountsItself.most == 2

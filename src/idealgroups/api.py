@@ -200,12 +200,14 @@ def apply(
         warnings.simplefilter("ignore")  # the same ones come when the plan is carried out
         groups = match(model, plan, patterns).groups
 
-    def watch(tried: nn.Module) -> Observer:
-        return Observer(tried, example_inputs, loss, seed, skip=patterns.why_not)
+    def watch(tried: nn.Module, copy_of: nn.Module | None = None) -> Observer:
+        return Observer(tried, example_inputs, loss, seed, skip=patterns.why_not, copy_of=copy_of)
 
     with closing(watch(model)) as observer:
-        promised = observer.observe(groups)
-    return replace_and_try(model, plan, promised, watch, inplace=inplace, include=include, exclude=exclude).model
+        before, promised = observer.observe(None), observer.observe(groups)
+    return replace_and_try(
+        model, plan, before, promised, watch, inplace=inplace, include=include, exclude=exclude
+    ).model
 
 
 def convert(
@@ -304,8 +306,8 @@ def _convert(
     if batches is not None:  # planning runs backward, which takes far more memory than calibration
         example_inputs = first_samples(example_inputs, SAMPLES_TO_PLAN)
 
-    def watch(tried: nn.Module) -> Observer:
-        return Observer(tried, example_inputs, loss, seed, optimizer, patterns.why_not)
+    def watch(tried: nn.Module, copy_of: nn.Module | None = None) -> Observer:
+        return Observer(tried, example_inputs, loss, seed, optimizer, patterns.why_not, copy_of)
 
     with steps(progress, "converting", total=MAX_PASSES) as advance:
         with Survey(
@@ -318,14 +320,22 @@ def _convert(
             exclude=patterns.exclude,
         ) as survey:
             made = survey.plan(chosen, advance=advance)
-            promised = survey._observe(made.num_groups)
+            before, promised = survey._look.before, survey._observe(made.num_groups)
         if batches is None:
             done = replace_and_try(
-                model, made, promised, watch, inplace=inplace, include=patterns.include, exclude=patterns.exclude
+                model,
+                made,
+                before,
+                promised,
+                watch,
+                inplace=inplace,
+                include=patterns.include,
+                exclude=patterns.exclude,
             )
             return done.model, replace(made, samples_coupled=coupled(done.model, example_inputs))
         trained = convert_trained(
             made,
+            before,
             promised,
             model,
             batches,

@@ -35,6 +35,7 @@ class Converted(Generic[Model]):
 
 def convert_trained(
     plan: Plan,
+    before: Observation,
     promised: Observation,
     model: Model,
     batches: list[Any],
@@ -48,11 +49,11 @@ def convert_trained(
 ) -> Converted[Model]:
     """Convert ``model`` and calibrate it on ``batches``; its groups are those of the plan or chosen on the way.
 
-    ``plan`` was made for ``model``, ``promised`` was measured with it; ``batches``: from :func:`read_batches`;
-    ``watch`` makes the observer with which the result is tried; ``choosing``: calibration chooses the groups. Others as
-    in :func:`idealgroups.convert`.
+    ``plan`` was made for ``model``; ``before`` and ``promised`` were measured without and with it. ``batches``: from
+    :func:`read_batches`. ``watch`` makes the observer with which the result is tried. ``choosing``: calibration chooses
+    the groups. Others as in :func:`idealgroups.convert`.
     """
-    tried = replace_and_try(model, plan, promised, watch, include=include, exclude=exclude, calibrated=True)
+    tried = replace_and_try(model, plan, before, promised, watch, include=include, exclude=exclude, calibrated=True)
     draft = tried.model
     outcome = fit_candidates(draft, model, batches, _candidates(plan, draft, choosing), seed=seed)
     if choosing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,8 +31,15 @@ from .selection import Patterns
 TOLERANCE = 1e-3
 """How far the trend of the converted model may be from the promised one; rounding alone stays a factor of ten below."""
 
-Watch = Callable[[nn.Module], Observer]
-"""Makes the observer of a model, with the inputs, loss and seed of the plan."""
+LOST = 1e-5
+"""A gradient this far below the others' change is rounding: an exact zero in exact arithmetic. Ours."""
+
+
+class Watch(Protocol):
+    """Makes the observer of a model, with the inputs, loss and seed of the plan."""
+
+    def __call__(self, model: nn.Module, copy_of: nn.Module | None = None, /) -> Observer:
+        """Observe a copy of ``model``, or ``model`` itself if it is a copy of ``copy_of`` that nobody needs."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class _FaultyError(Exception):
 def replace_and_try(
     model: Model,
     plan: Plan,
+    before: Observation,
     promised: Observation,
     watch: Watch,
     *,
@@ -75,6 +83,8 @@ def replace_and_try(
 ) -> Surgery[Model]:
     """Carry out ``plan``, and try the result before it is returned; arguments as in :func:`find_fault` and ``apply``.
 
+    A copy is tried that is thrown away, so that memory holds the model and one copy of it at a time.
+
     Raises:
         IdealGroupsError: as :func:`replace_norms` does, or the converted model does not do what was measured. The
             layers to leave out are named, and the model is as it was.
@@ -82,7 +92,8 @@ def replace_and_try(
     planned = tuple(plan.num_groups)
 
     def check(converted: nn.Module) -> None:
-        fault = find_fault(converted, planned, promised, watch)
+        copy_of = None if converted is model else model
+        fault = find_fault(converted, planned, before, promised, watch, copy_of)
         if fault is not None:
             raise _FaultyError(fault)
 
@@ -97,16 +108,25 @@ def replace_and_try(
         raise _refusal(error.fault, model, culprits, some_left=len(culprits) < len(groups)) from None
 
 
-def find_fault(converted: nn.Module, layers: Iterable[str], promised: Observation, watch: Watch) -> Fault | None:
-    """Run a copy of ``converted`` once and compare it with what was measured before the conversion.
+def find_fault(
+    converted: nn.Module,
+    layers: Iterable[str],
+    before: Observation,
+    promised: Observation,
+    watch: Watch,
+    copy_of: nn.Module | None = None,
+) -> Fault | None:
+    """Run ``converted`` once and compare it with what was measured before the conversion.
 
     Args:
-        converted: the converted model; it is left as it is.
+        converted: the converted model. It is left as it is, unless it is a copy.
         layers: the names of its converted layers.
+        before: what was measured on the model as it was.
         promised: what was measured with the same numbers of groups on the model as it was.
         watch: how that was measured.
+        copy_of: the model of which ``converted`` is a converted copy that may be used up.
     """
-    with closing(watch(converted)) as observer:
+    with closing(watch(converted, copy_of)) as observer:
         seen = _Seen()
         try:
             with _following(observer.model, frozenset(layers), seen):
@@ -119,7 +139,7 @@ def find_fault(converted: nn.Module, layers: Iterable[str], promised: Observatio
             return Fault(f"has a constant output of the layer {seen.constant[0]}")
         if seen.alike:
             return Fault("gives the same output for every sample")
-        lost = sorted({layer.name for layer in promised.gradients} & set(found.silent))
+        lost = _lost(before, found) or sorted({layer.name for layer in promised.gradients} & set(found.silent))
         if lost:
             return Fault(f"lets no gradient reach {lost[0]}")
         off = _deviation(promised, found)
@@ -142,11 +162,11 @@ def find_culprits(
         if not part:
             return False
         with closing(watch(model)) as observer:
-            promised = observer.observe(part)
+            before, promised = observer.observe(None), observer.observe(part)
         twin = copy_model(model)
         with all_or_nothing() as undo:
             set_norms(twin, {name: Settings(number) for name, number in part.items()}, norms, undo, "the plan")
-        return find_fault(twin, part, promised, watch) is not None
+        return find_fault(twin, part, before, promised, watch, model) is not None
 
     left, culprits = list(groups), list[str]()
     while fails(left):
@@ -178,6 +198,15 @@ def _refusal(fault: Fault, model: nn.Module, culprits: Sequence[str], some_left:
 def _kind(model: nn.Module, name: str) -> tuple[type[nn.Module], str]:
     parent, _, own = name.rpartition(".")
     return type(model.get_submodule(parent)), own
+
+
+def _lost(before: Observation, found: Observation) -> list[str]:
+    """Weights whose gradient is next to nothing now, beside what it was and what became of the others."""
+    first, second = ({layer.name: layer.relative for layer in seen.gradients} for seen in (before, found))
+    least = LOST * float(np.median(list(first.values())))
+    change = {name: second.get(name, 0.0) / value for name, value in first.items() if value > least}
+    usual = float(np.median(list(change.values())))
+    return [name for name, factor in change.items() if factor <= LOST * usual]
 
 
 def _deviation(one: Observation, other: Observation) -> float:

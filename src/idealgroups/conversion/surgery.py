@@ -48,7 +48,7 @@ def replace_norms(
     include: str | Collection[str] | None = None,
     exclude: str | Collection[str] | None = None,
     calibrated: bool = False,
-    check: Callable[[Model], None] = lambda converted: None,
+    check: Callable[[Model], None] | None = None,
 ) -> Surgery[Model]:
     """Carry out ``plan``: batch norm and its kin become ``torch.nn.GroupNorm``, group norms get a new number of groups.
 
@@ -63,7 +63,8 @@ def replace_norms(
         include: convert only layers whose name matches one of these patterns (as in :mod:`fnmatch`: ``"layer4.*"``).
         exclude: leave layers whose name matches one of these patterns.
         calibrated: the layers are calibrated next, so there is no lost training to warn of.
-        check: called with the converted model before it is returned; if it raises, every change is undone.
+        check: called with a converted copy that it may use up, or with the converted ``model`` itself if ``inplace``;
+            if it raises, every change is undone.
 
     Returns:
         The converted model, what was replaced, and what was left and why.
@@ -91,11 +92,19 @@ def replace_norms(
     work = match(model, plan, patterns)
     if not calibrated:
         warn_of_lost_training(model, work.groups)
-    target = model if inplace else copy_model(model)
-    modules = dict(target.named_modules(remove_duplicate=False))
+    modules = dict(model.named_modules(remove_duplicate=False))
     replaced = {name: (type(modules[name]).__name__, number) for name, number in work.groups.items()}
     settings = {s.name: Settings(s.num_groups, s.eps) for s in plan.sites if patterns.why_not(s.name) is None}
-    with all_or_nothing() as undo:
-        set_norms(target, settings, work.norms, undo, "the plan")
-        check(target)
-    return Surgery(target, replaced, work.left)
+
+    def converted(target: Model, check: Callable[[Model], None] | None) -> Model:
+        with all_or_nothing() as undo:
+            set_norms(target, settings, work.norms, undo, "the plan")
+            if check is not None:
+                check(target)
+        return target
+
+    if inplace:
+        return Surgery(converted(model, check), replaced, work.left)
+    if check is not None:
+        converted(copy_model(model), check)
+    return Surgery(converted(copy_model(model), None), replaced, work.left)

@@ -56,6 +56,7 @@ class Observer:
         seed: of the random projections and of whatever the model draws.
         optimizer: whose steps the line of an observation is about.
         skip: a layer's name → why it is not to be planned, or None; :func:`~idealgroups.norms.inventory` says more.
+        copy_of: the model of which ``model`` is a copy that may be used up; then no other copy is made.
         projections: how many random projections are averaged if there is no loss; each costs a backward pass.
     """
 
@@ -67,17 +68,19 @@ class Observer:
         seed: int = 0,
         optimizer: Optimizer = "sgd",
         skip: Callable[[str], str | None] = lambda name: None,
+        copy_of: nn.Module | None = None,
         projections: int = 1,
     ) -> None:
         check_seed(seed)
         if optimizer not in get_args(Optimizer):
             choices = ", ".join(get_args(Optimizer))
             raise IdealGroupsError(f"there is no optimizer {optimizer!r}; choose one of {choices}.")
+        source = model if copy_of is None else copy_of
         with torch.inference_mode(False):  # outside of it, tensors of inference mode become ordinary ones
-            self._scratch: Scratch = scratch_copy(model, seed, skip)
+            self._scratch: Scratch = scratch_copy(model, seed, skip, is_copy=copy_of is not None)
             self._inputs = copy_inputs(example_inputs)
         refuse_empty_inputs(self._inputs)
-        self._originals = frozenset(id(module) for module in model.modules())
+        self._originals = frozenset(id(module) for module in source.modules())
         self._losses = (loss,) if loss else tuple(random_projection(seed, index) for index in range(projections))
         self._seed = seed
         self._skip = skip
@@ -89,7 +92,7 @@ class Observer:
                 "the model has no weight layers (parameters named weight, kernel or w) that gradients reach."
             )
         self._sizes = {weight.name: float(norm(weight.parameter.detach())) for weight in self._weights}
-        self._snapshot = Snapshot(self.model, model)
+        self._snapshot = Snapshot(self.model, source)
 
     def close(self) -> None:
         """Free the memory of the copy at once."""

@@ -55,8 +55,12 @@ class Scratch:
     num_values: int
 
 
-def scratch_copy(model: nn.Module, seed: int, skip: Callable[[str], str | None] = lambda name: None) -> Scratch:
+def scratch_copy(
+    model: nn.Module, seed: int, skip: Callable[[str], str | None] = lambda name: None, *, is_copy: bool = False
+) -> Scratch:
     """Copy ``model`` and prepare the copy for measuring; ``skip`` tells which layers are not to be tried, and why.
+
+    With ``is_copy`` the model is itself a copy that may be used up, and is prepared itself.
 
     Raises:
         IdealGroupsError: the model is wrapped, compiled, lazy or cannot be copied.
@@ -64,7 +68,7 @@ def scratch_copy(model: nn.Module, seed: int, skip: Callable[[str], str | None] 
     refuse_unsupported(model)
     if any(parameter.is_meta for parameter in model.parameters()):
         raise IdealGroupsError("the model is on the meta device, without values; build it on a real device to plan it.")
-    copy = copy_model(model)
+    copy = model if is_copy else copy_model(model)
     for tensor in (*copy.parameters(), *copy.buffers()):
         if tensor.dtype in _HALF:
             tensor.data = tensor.data.float()
