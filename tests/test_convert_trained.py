@@ -61,6 +61,35 @@ def test_a_trained_network_is_calibrated_by_default(trained):
     torch.testing.assert_close(trained.state_dict(), before, rtol=0, atol=0)
 
 
+class Course(nn.Module):
+    """Batch norm as courses write it: no class of torch, and names of its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma, self.beta = (nn.Parameter(torch.randn(1, channels, 1, 1)) for _ in range(2))
+        self.register_buffer("moving_mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("moving_var", torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean, var = self.moving_mean, self.moving_var
+        if self.training:
+            mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+            self.moving_mean = 0.9 * self.moving_mean + 0.1 * mean.detach()
+            self.moving_var = 0.9 * self.moving_var + 0.1 * var.detach()
+        return self.gamma * (x - mean) / (var + 1e-5).sqrt() + self.beta
+
+
+def test_a_batch_norm_written_by_hand_is_calibrated():
+    model = network()
+    model[1], model[4] = Course(16), Course(32)
+    for _ in range(50):
+        model(samples(64))
+    converted, plan = ig.convert(model.eval(), samples(128))
+    assert plan.strategy == "faithful"
+    assert [type(converted[i]) for i in (1, 4)] == [nn.GroupNorm] * 2
+    assert distance(converted, model, samples(64)) < 0.1
+
+
 def test_few_of_many_samples_run_backward(trained):
     """Memory: planning keeps every activation for the backward pass, calibration keeps none."""
     _, plan = ig.convert(trained, samples(128))

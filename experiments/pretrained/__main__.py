@@ -2,10 +2,12 @@
 
     python -m experiments.pretrained run DATA [--part kept,tune] [--networks resnet,unet] [--seeds 0,1,2]
     python -m experiments.pretrained real DATA
-    python -m experiments.pretrained render
+    python -m experiments.pretrained federated DATA
+    python -m experiments.pretrained report
 
-DATA is a folder with cifar10.npz (Keras-style), brain_mni.npz and instruments.npz; networks are trained once and kept
-in DATA/pretrained. One line a measurement in records.jsonl beside this file; what is there already is skipped.
+DATA is a folder with cifar10.npz (Keras-style), brain_mni.npz, instruments.npz and glyphs.npz; networks are trained
+once and kept in DATA/pretrained. One line a measurement in records.jsonl beside this file; what is there already is
+skipped.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from experiments.common.jsonl import append_records, load_records
 from idealgroups import IdealGroupsError
 
 from .data import TASKS, Task
+from .federated import federated
 from .networks import CASES
 from .parts import PARTS
 from .real import NETWORKS, real
@@ -44,9 +47,18 @@ def run(data: Path, part: str = ",".join(PARTS), networks: str = ",".join(CASES)
             for name in names:
                 kind = CASES[name].task
                 task = tasks[kind] = tasks.get(kind) or TASKS[kind](data)
-                trained = pretrained(name, seed, task, data / "pretrained")
+                trained = pretrained(name, CASES[name], seed, task, data / "pretrained")
                 for what, make in PARTS[title](trained, task, seed):
                     _measure({"part": title, "network": name, "seed": seed} | what, make, done)
+
+
+@app.command
+def pretrain(data: Path, networks: str = ",".join(CASES), seeds: str = "0,1,2") -> None:
+    """Train the batch-norm networks ahead of time."""
+    torch.set_num_threads(1)
+    for name in _known(networks, CASES, "network"):
+        for seed in map(int, seeds.split(",")):
+            pretrained(name, CASES[name], seed, TASKS[CASES[name].task](data), data / "pretrained")
 
 
 @app.command(name="real")
@@ -59,9 +71,19 @@ def real_weights(data: Path, networks: str = "mobilenet_v2,crepe", seed: int = 0
             _measure({"part": "real", "network": name, "seed": seed} | what, make, done)
 
 
+@app.command(name="federated")
+def federated_clients(data: Path, seeds: str = "0,1,2") -> None:
+    """Federated fine-tuning with Flower on clients that differ."""
+    torch.set_num_threads(1)
+    done = {_key(record) for record in records()}
+    for seed in map(int, seeds.split(",")):
+        for what, make in federated(data, seed):
+            _measure({"part": "federated", "network": "glyphs", "seed": seed} | what, make, done)
+
+
 @app.command
-def render() -> None:
-    """Write report.md, and the table of docs/pretrained.md, from the records."""
+def report() -> None:
+    """Write report.md, and the tables of docs/pretrained.md, from the records."""
     home = Path(__file__).parent
     write_report(records(), home / "report.md")
     write_summary(records(), home.parents[1] / "docs" / "pretrained.md")
@@ -83,7 +105,9 @@ def _measure(record: dict[str, Any], make: Callable[[], dict[str, Any]], done: s
 
 
 def _key(record: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(record.get(key) for key in ("part", "network", "seed", "arm", "batch", "budget", "samples", "epsilon"))
+    return tuple(
+        record.get(key) for key in ("part", "network", "seed", "arm", "batch", "budget", "samples", "epsilon", "rate")
+    )
 
 
 def _known(given: str, known: dict[str, Any], what: str) -> list[str]:

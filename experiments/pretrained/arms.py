@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from idealgroups.calibration.batches import read_batches
 from idealgroups.calibration.calibrate import Calibration, calibrate, fit_candidates, fixed_candidates, write_layers
-from idealgroups.calibration.faithful import BUDGET
 from idealgroups.norms import inventory
 from idealgroups.theory.formulas import divisors
 from idealgroups.theory.grouping import largest_divisor
@@ -54,7 +54,7 @@ def convert(arm: str, trained: nn.Module, pool: Tensor, seed: int) -> Converted:
     elif kind == "naive":
         result = Converted(group_norms(trained, WIDTHS[width]))
     elif width.startswith("faithful"):
-        result = faithful(trained, pool, seed, float(width.partition(" ")[2] or BUDGET))
+        result = faithful(trained, pool, seed, float(width.partition(" ")[2]))
     else:
         model, done = calibrate(group_norms(trained, WIDTHS[width]), trained, pool, seed=seed)
         result = _converted(model, done)
@@ -71,6 +71,18 @@ def group_norms(trained: nn.Module, groups: Callable[[int], int]) -> nn.Module:
             channels = module.num_features
             new = nn.GroupNorm(groups(channels), channels, eps=module.eps)
             new.load_state_dict({"weight": module.weight, "bias": module.bias})
+            parent, _, key = name.rpartition(".")
+            setattr(model.get_submodule(parent), key, new)
+    return model
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Two-dimensional batch norms as constants, γ and β too; Opacus refuses a BatchNorm2d in any mode. In place."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            new = FrozenBatchNorm2d(module.num_features, module.eps)
+            kept = {k: v for k, v in module.state_dict().items() if k != "num_batches_tracked"}
+            new.load_state_dict(kept)
             parent, _, key = name.rpartition(".")
             setattr(model.get_submodule(parent), key, new)
     return model

@@ -91,6 +91,32 @@ def instruments(folder: Path) -> Task:
     return Task("instruments", 12, base, fresh, Split(sound["test"], label["test"]), flips=False)
 
 
+def glyphs(folder: Path) -> tuple[Task, list[Split]]:
+    """Letters and digits of fonts at 16 px, 36 classes: pretraining on text fonts, and ten clients with other fonts.
+
+    The clients have the display fonts of one collection, sorted by how much ink they use, so that each has a style of
+    its own; the test is on families of that collection that no client has.
+    """
+    with _open(folder, "glyphs.npz") as file:
+        parts = {k: {f: file[f"{f}_{k}"] for f in ("x", "y_folded", "font")} for k in ("train", "test")}
+        display = np.char.startswith(file["fonts"], "fonts-aenigma/")
+    x = {k: torch.from_numpy(part["x"]).float()[:, None] / 255 for k, part in parts.items()}
+    whole = {
+        k: Split(F.avg_pool2d(x[k], 2), torch.from_numpy(part["y_folded"].astype(np.int64)))
+        for k, part in parts.items()
+    }
+    rows = {k: torch.from_numpy(display[part["font"]]) for k, part in parts.items()}
+    font = torch.from_numpy(parts["train"]["font"].astype(np.int64))
+    theirs = torch.from_numpy(np.unique(parts["train"]["font"][rows["train"].numpy()]).astype(np.int64))
+    ink = torch.stack([whole["train"].x[font == f].mean() for f in theirs])
+    clients = [
+        whole["train"].take(torch.isin(font, part).nonzero()[:, 0]) for part in theirs[ink.argsort()].tensor_split(10)
+    ]
+    fresh = Split(torch.cat([c.x for c in clients]), torch.cat([c.y for c in clients]))
+    base, test = whole["train"].take(~rows["train"]), whole["test"].take(rows["test"])
+    return Task("glyphs", 36, base, fresh, test, flips=False), clients
+
+
 TASKS = {"cifar10": cifar, "brain": brain, "instruments": instruments}
 
 

@@ -54,7 +54,7 @@ def densenet() -> nn.Module:
 
 CASES = {
     "resnet": Case("cifar10", lambda: resnet((24, 48, 96), 2)(3, 10, 16), 3),
-    "mobilenet": Case("cifar10", lambda: mobilenet()(3, 10, 16), 4),
+    "mobilenet": Case("cifar10", lambda: mobilenet()(3, 10, 16), 3),
     "vgg": Case("cifar10", lambda: plain((32, 64, 128), 2, pool=True)(3, 10, 16), 4),
     "densenet": Case("cifar10", densenet, 3),
     "unet": Case("brain", lambda: UNet(1, 4), 25, batch=8, rate=0.1),
@@ -62,8 +62,12 @@ CASES = {
 }
 
 
-def build(name: str, seed: int) -> nn.Module:
+GLYPHS = Case("glyphs", lambda: resnet((16, 32, 64), 1)(1, 36, 16), 3, batch=64, rate=0.1)
+"""The network of federated fine-tuning."""
+
+
+def build(case: Case, seed: int) -> nn.Module:
     """The untrained network; ``seed`` draws its weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CASES[name].build()
+        return case.build()

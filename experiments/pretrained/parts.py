@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,24 +15,28 @@ from opacus import PrivacyEngine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from .arms import SAMPLES, Converted, convert
+from .arms import SAMPLES, WIDTHS, Converted, convert, freeze, group_norms
 from .data import Split, Task
-from .training import batches, score, train
+from .fits import WAYS as WAYS_TO_FIT
+from .fits import fit_all
+from .training import batches, score, train, train_frozen
 
 Record = dict[str, Any]
 Make = Callable[[], dict[str, Any]]
 
-WAYS = ("one", "size 16", "32", "faithful")
+WAYS = ("one", "size 16", "32", "faithful 0.001", "faithful 0.004")
 KEPT = (
     "batch norm",
     *(f"naive: {way}" for way in WAYS[:3]),
     "opacus",
     *(f"calibrated: {way}" for way in WAYS),
     "calibrated: one + distilled",
-    "calibrated: faithful + distilled",
+    "calibrated: faithful 0.001 + distilled",
+    "calibrated: faithful 0.004 + distilled",
 )
 BUDGETS = (0.0, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03)
-COUNTS = (8, 16, 32, 64, 128, 256, 512)
+COUNTS = (32, 128, 512)
+FITTED = ("one", "size 16", "32")
 TUNED = (
     "batch norm",
     "frozen",
@@ -41,14 +46,22 @@ TUNED = (
     "calibrated: one",
     "calibrated: size 16",
     "calibrated: 32",
-    "calibrated: faithful",
-    "calibrated: faithful + distilled",
+    "calibrated: faithful 0.001",
+    "calibrated: faithful 0.004",
+    "calibrated: faithful 0.001 + distilled",
 )
 STEPS = (0, 50, 150, 500)
-RATES = {2: 0.001, 32: 0.01}
-"""Of fine-tuning, by batch size: SGD with momentum 0.9, constant."""
+RATES = {32: (0.01, 0.04), 2: (0.001, 0.004)}
+"""Of fine-tuning, by batch size: SGD with momentum 0.9, constant; every arm gets both."""
 
-PRIVATE = ("opacus", "calibrated: faithful", "naive: one", "calibrated: one")
+PRIVATE = (
+    "opacus",
+    "naive: one",
+    "calibrated: one",
+    "calibrated: faithful 0.001",
+    "calibrated: faithful 0.004",
+    "frozen",
+)
 EPSILONS = (8.0, 3.0)
 PRIVATE_BATCH, PRIVATE_RATE = 256, 0.1
 """Of private fine-tuning: one epoch of SGD with momentum 0.9, gradients clipped to 1."""
@@ -82,39 +95,45 @@ def samples(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record,
     for count in COUNTS:
         if count <= len(order):
             few = pool(task)[order[:count]]
-            yield {"samples": count}, partial(_converted, "calibrated: faithful", trained, few, seed, task)
+            yield {"samples": count}, partial(_converted, "calibrated: faithful 0.001", trained, few, seed, task)
+
+
+def fits(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record, Make]]:
+    """Other ways to fit γ and β."""
+    for width in FITTED:
+        for how in WAYS_TO_FIT:
+            yield {"arm": f"{how}: {width}"}, partial(_fitted, how, width, trained, task)
+
+
+def _fitted(how: str, width: str, trained: nn.Module, task: Task) -> Record:
+    model = fit_all(group_norms(trained, WIDTHS[width]), trained, pool(task)[:256], how)
+    return _scored(Converted(model), task)
 
 
 def tune(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record, Make]]:
     """Fine-tuning on fresh labelled samples, scored on the way."""
-    for size in (32, 2):
-        for arm in TUNED:
-            yield {"arm": arm, "batch": size}, partial(_tuned, arm, size, trained, task, seed)
+    start = cache(lambda arm: convert(arm, trained, pool(task), seed).model)
+    for turn in range(2):
+        for size, rates in RATES.items():
+            rate = rates[turn]
+            for arm in TUNED:
+                yield {"arm": arm, "batch": size, "rate": rate}, partial(_tuned, arm, size, rate, start, task, seed)
 
 
-def _tuned(arm: str, size: int, trained: nn.Module, task: Task, seed: int) -> Record:
-    model = convert(arm, trained, pool(task), seed).model
+def _tuned(arm: str, size: int, rate: float, start: Callable[[str], nn.Module], task: Task, seed: int) -> Record:
+    model = copy.deepcopy(start(arm))
     few = Split(task.test.x[:2000], task.test.y[:2000])
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATES[size], momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
     data = batches(task.fresh, size, STEPS[-1], seed, task.flips)
     scores = {STEPS[0]: score(model, few, task.num_classes)}
-    for start, stop in pairwise(STEPS):
-        part = [next(data) for _ in range(stop - start)]
+    for first, last in pairwise(STEPS):
+        part = [next(data) for _ in range(last - first)]
         if arm == "frozen":
-            _train_frozen(model, part, optimizer)
+            train_frozen(model, part, optimizer)
         else:
             train(model, part, optimizer, total=len(part))
-        scores[stop] = score(model, few, task.num_classes)
+        scores[last] = score(model, few, task.num_classes)
     return {"scores": {str(step): round(value, 2) for step, value in scores.items()}}
-
-
-def _train_frozen(model: nn.Module, data: list[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer) -> None:
-    """In evaluation mode, so that batch norm uses its running statistics; γ and β learn on."""
-    model.eval()
-    for x, y in data:
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
 
 
 def private(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record, Make]]:
@@ -137,6 +156,8 @@ def _private(arm: str, epsilon: float, trained: nn.Module, task: Task, seed: int
     engine = PrivacyEngine()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on its random numbers, which are good enough for an experiment
+        if arm == "frozen":
+            freeze(model)
         model.train()
         private_model, optimizer, loader = engine.make_private_with_epsilon(
             module=model,
@@ -164,4 +185,4 @@ def _scored(made: Converted, task: Task) -> Record:
     }
 
 
-PARTS = {"kept": kept, "budgets": budgets, "samples": samples, "tune": tune, "private": private}
+PARTS = {"kept": kept, "budgets": budgets, "samples": samples, "fits": fits, "tune": tune, "private": private}

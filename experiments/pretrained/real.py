@@ -34,8 +34,9 @@ ARMS = (
     "calibrated: one",
     "calibrated: size 16",
     "calibrated: 32",
-    "calibrated: faithful",
-    "calibrated: faithful + distilled",
+    "calibrated: faithful 0.001",
+    "calibrated: faithful 0.004",
+    "calibrated: faithful 0.001 + distilled",
 )
 
 

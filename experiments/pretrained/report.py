@@ -1,9 +1,8 @@
-"""Records → report.md."""
+"""Records → report.md and the tables of docs/pretrained.md."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -18,67 +17,131 @@ SHOWN = {
     "opacus": "Opacus",
     "calibrated: 32": "calibrated, 32",
     "calibrated: one": "calibrated, one group",
-    "calibrated: faithful": "calibrated, `faithful`",
     "calibrated: faithful 0.004": "budget 0.004",
-    "calibrated: faithful 0.004 + distilled": "0.004, distilled",
+    "calibrated: faithful 0.001": "`faithful` (0.001)",
+    "calibrated: faithful 0.001 + distilled": "and distilled",
 }
 """The arms that docs/pretrained.md shows; report.md has all."""
+
+SCORES = (
+    "Test score: per cent right; of the U-Net the mean intersection over union, of CREPE the share of notes within "
+    "half a semitone of batch norm's."
+)
 
 
 def write_report(records: Sequence[Record], path: Path) -> None:
     """One table a part."""
-    parts = [
+    sections = [
         "# What pretrained networks keep",
-        "Written by `python -m experiments.pretrained render` from records.jsonl; explained in docs/pretrained.md.",
-        *_kept([r for r in records if r["part"] == "kept"]),
-        *_kept([r for r in records if r["part"] == "real"], "## Real pretrained weights"),
-        *_by("budget", "Budget of `faithful`", [r for r in records if r["part"] == "budgets"]),
-        *_by("samples", "Samples to calibrate on (`faithful`)", [r for r in records if r["part"] == "samples"]),
-        *_private([r for r in records if r["part"] == "private"]),
-        *_tuned([r for r in records if r["part"] == "tune"]),
+        "Written by `python -m experiments.pretrained report` from records.jsonl; explained in docs/pretrained.md.",
+        *_kept(_of(records, "kept"), "Kept without training on labels"),
+        *_kept(_of(records, "real"), "Real pretrained weights"),
+        *_by("budget", "Budget of `faithful`", _of(records, "budgets")),
+        *_by("samples", "Samples to calibrate on (`faithful`, 0.001)", _of(records, "samples")),
+        *_by("arm", "Other ways to fit γ and β", _of(records, "fits")),
+        *_stepwise(_of(records, "tune")),
+        *_private(_of(records, "private")),
+        *_federated(_of(records, "federated")),
     ]
-    path.write_text("\n\n".join(parts) + "\n")
+    path.write_text("\n\n".join(sections) + "\n")
 
 
 def write_summary(records: Sequence[Record], document: Path) -> None:
-    """The table of docs/pretrained.md: per cent of the batch-norm network's score, mean over seeds."""
-    here = [r for part in ("kept", "real") for r in records if r["part"] == part]
-    scores = _collect(here, "arm")
-    networks = _unique(here, "network")
-    rows = [["network", "batch norm's score", *SHOWN.values()]]
-    for name in networks:
-        base = scores[name, "batch norm"]
-        cells = [f"{100 * mean(scores[name, arm]) / mean(base):.0f}" if scores[name, arm] else "–" for arm in SHOWN]
-        rows.append([name, _mean(base), *cells])
-    replace_section(document, "kept", table(rows[0], rows[1:]))
+    """The tables of docs/pretrained.md."""
+    replace_section(document, "kept", _summary(records))
+    for name, make in {"tuned": _stepwise, "private": _private, "federated": _federated}.items():
+        part = {"tuned": "tune"}.get(name, name)
+        found = list(make(_of(records, part)))
+        if found:
+            replace_section(document, name, "\n\n".join(text for text in found if not text.startswith("## ")))
 
 
-def _kept(records: Sequence[Record], title: str = "## Kept without training on labels") -> Iterable[str]:
+def _summary(records: Sequence[Record]) -> str:
+    """Per cent of the batch-norm network's score, each seed by itself, mean over seeds."""
+    rows = []
+    here = [*_of(records, "kept"), *_of(records, "real")]
+    for name in _unique(here, "network"):
+        scores = _scores([r for r in here if r["network"] == name], "arm")
+        base = scores["batch norm"]
+        cells = [f"{mean(shares):.0f}" if (shares := _shares(scores.get(arm, {}), base)) else "–" for arm in SHOWN]
+        rows.append([name, str(len(base)), f"{mean(base.values()):.1f}", *cells])
+    return table(["network", "seeds", "batch norm's score", *SHOWN.values()], rows)
+
+
+def _kept(records: Sequence[Record], title: str) -> Iterable[str]:
     if not records:
         return
-    yield title
-    yield (
-        "Test score (per cent right; of the U-Net the mean intersection over union, of CREPE the share of notes within "
-        "half a semitone of batch norm's), mean over seeds ± standard deviation. In brackets: per cent of batch norm's."
-    )
-    scores = _collect(records, "arm")
-    networks, arms = _unique(records, "network"), _unique(records, "arm")
-    seeds = {n: len({r["seed"] for r in records if r["network"] == n}) for n in networks}
-    rows = [["arm", *(f"{n} ({seeds[n]})" for n in networks)]]
-    for arm in arms:
-        cells = [_cell(scores[n, arm], scores[n, "batch norm"]) for n in networks]
-        rows.append([arm, *cells])
-    yield table(rows[0], rows[1:])
+    yield f"## {title}"
+    yield f"{SCORES} Mean over seeds ± standard deviation; in brackets per cent of batch norm's, seed by seed."
+    networks = _unique(records, "network")
+    scores = {n: _scores([r for r in records if r["network"] == n], "arm") for n in networks}
+    rows = [
+        [arm, *(_cell(scores[n].get(arm, {}), scores[n]["batch norm"]) for n in networks)]
+        for arm in _unique(records, "arm")
+    ]
+    yield table(["arm", *(f"{n} ({len(scores[n]['batch norm'])})" for n in networks)], rows)
     yield "The number behind a network's name is the number of seeds."
 
 
 def _by(field: str, title: str, records: Sequence[Record]) -> Iterable[str]:
+    """One row a value of ``field``, one column a network."""
     if not records:
         return
     yield f"## {title}"
-    scores = _collect(records, field)
-    networks, values = _unique(records, "network"), sorted(_unique(records, field))
-    yield table([field, *networks], ([f"{v:g}", *(_mean(scores[n, v]) for n in networks)] for v in values))
+    yield SCORES
+    networks, values = _unique(records, "network"), _unique(records, field)
+    scores = {n: _scores([r for r in records if r["network"] == n], field) for n in networks}
+    rows = [
+        [f"{v:g}" if isinstance(v, float | int) else v, *(_mean(scores[n].get(v, {})) for n in networks)]
+        for v in values
+    ]
+    yield table([field, *networks], rows)
+
+
+def _stepwise(records: Sequence[Record]) -> Iterable[str]:
+    """A table a batch size."""
+    if not records:
+        return
+    yield "## Fine-tuned on labels"
+    for size in sorted(_unique(records, "batch"), reverse=True):
+        yield (
+            f"Batches of {size}: score on 2,000 test samples after 0 / 50 / 150 / 500 steps, "
+            "at the better of two rates (in brackets)."
+        )
+        yield _progress([r for r in records if r["batch"] == size])
+
+
+def _federated(records: Sequence[Record]) -> Iterable[str]:
+    if not records:
+        return
+    yield "## Federated fine-tuning"
+    yield (
+        "Score on glyphs of font families that no client has, after 0 / 1 / 3 / 10 rounds, at the better of two rates "
+        f"(in brackets); seeds: {len(_unique(records, 'seed'))}."
+    )
+    yield _progress(records)
+
+
+def _progress(records: Sequence[Record]) -> str:
+    """One row an arm, one column a network: the scores on the way."""
+    networks = _unique(records, "network")
+    rows = []
+    for arm in _unique(records, "arm"):
+        here = [r for r in records if r["arm"] == arm]
+        rows.append([arm, *(_best_rate([r for r in here if r["network"] == name]) for name in networks)])
+    return table(["arm", *networks], rows)
+
+
+def _best_rate(records: Sequence[Record]) -> str:
+    """The scores at the rate that is best in the end."""
+    found = {}
+    for rate in _unique(records, "rate"):
+        runs = [r["scores"] for r in records if r["rate"] == rate]
+        found[rate] = [mean(run[step] for run in runs) for step in runs[0]]
+    if not found:
+        return "–"
+    rate = max(found, key=lambda rate: found[rate][-1])
+    return f"{' / '.join(f'{value:.1f}' for value in found[rate])} ({rate:g})"
 
 
 def _private(records: Sequence[Record]) -> Iterable[str]:
@@ -87,50 +150,46 @@ def _private(records: Sequence[Record]) -> Iterable[str]:
     yield "## Private fine-tuning"
     yield (
         "Opacus, one epoch of 10,000 labelled samples in batches of 256, gradients clipped to 1, δ = 1e-5, one rate; "
-        "score on 2,000 test samples before and after. Calibration saw samples of the pretraining only."
+        f"score on 2,000 test samples, mean over {len(_unique(records, 'seed'))} seed(s)."
     )
-    rows = [["arm", "network", "ε", "before", "after"]]
-    rows += [
-        [r["arm"], r["network"], f"{r['epsilon']:g}", f"{r['before']:.1f}", f"{r['score']:.1f}"]
-        for r in sorted(records, key=lambda r: -r["epsilon"])
-    ]
-    yield table(rows[0], rows[1:])
+    epsilons = sorted(_unique(records, "epsilon"), reverse=True)
+    rows = []
+    for name in _unique(records, "network"):
+        for arm in _unique(records, "arm"):
+            here = [r for r in records if (r["network"], r["arm"]) == (name, arm)]
+            if here:
+                after = [{r["seed"]: r["score"] for r in here if r["epsilon"] == e} for e in epsilons]
+                rows.append([arm, name, f"{mean(r['before'] for r in here):.1f}", *map(_mean, after)])
+    yield table(["arm", "network", "before", *(f"ε = {e:g}" for e in epsilons)], rows)
 
 
-def _tuned(records: Sequence[Record]) -> Iterable[str]:
-    for size in sorted(_unique(records, "batch"), reverse=True):
-        here = [r for r in records if r["batch"] == size]
-        yield f"## Fine-tuned with batches of {size}"
-        yield "Score on 2,000 test samples after 0 / 50 / 150 / 500 steps."
-        networks = _unique(here, "network")
-        rows = [["arm", *networks]]
-        for arm in _unique(here, "arm"):
-            cells = []
-            for name in networks:
-                found = [r["scores"] for r in here if (r["network"], r["arm"]) == (name, arm)]
-                steps = found[0] if found else {}
-                cells.append(" / ".join(f"{mean(one[step] for one in found):.1f}" for step in steps) or "–")
-            rows.append([arm, *cells])
-        yield table(rows[0], rows[1:])
+def _of(records: Iterable[Record], part: str) -> list[Record]:
+    return [r for r in records if r["part"] == part]
 
 
-def _collect(records: Sequence[Record], field: str) -> dict[tuple[str, Any], list[float]]:
-    found: dict[tuple[str, Any], list[float]] = defaultdict(list)
+def _scores(records: Iterable[Record], field: str) -> dict[Any, dict[int, float]]:
+    """{value of ``field``: {seed: score}}."""
+    found: dict[Any, dict[int, float]] = {}
     for record in records:
-        found[record["network"], record[field]].append(record["score"])
+        found.setdefault(record[field], {})[record["seed"]] = record["score"]
     return found
 
 
-def _cell(scores: Sequence[float], base: Sequence[float]) -> str:
-    if not scores or not base:
+def _shares(scores: Mapping[int, float], base: Mapping[int, float]) -> list[float]:
+    """Per cent of ``base``, seed by seed."""
+    return [100 * value / base[seed] for seed, value in scores.items()]
+
+
+def _cell(scores: Mapping[int, float], base: Mapping[int, float]) -> str:
+    if not scores:
         return "–"
-    spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""
-    return f"{mean(scores):.1f}{spread} ({100 * mean(scores) / mean(base):.1f})"
+    spread = f" ± {stdev(scores.values()):.1f}" if len(scores) > 1 else ""
+    return f"{mean(scores.values()):.1f}{spread} ({mean(_shares(scores, base)):.1f})"
 
 
-def _mean(scores: Sequence[float]) -> str:
-    return f"{mean(scores):.1f}" if scores else "–"
+def _mean(scores: Mapping[int, float]) -> str:
+    return f"{mean(scores.values()):.1f}" if scores else "–"
 
 
-def _unique(records: Sequence[Record], field: str) -> list[Any]:
+def _unique(records: Iterable[Record], field: str) -> list[Any]:
     return list(dict.fromkeys(record[field] for record in records))

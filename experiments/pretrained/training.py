@@ -13,17 +13,16 @@ from torch import Tensor, nn
 from experiments.common.training import train_epoch
 
 from .data import Split, Task
-from .networks import CASES, build
+from .networks import Case, build
 
 
-def pretrained(name: str, seed: int, task: Task, folder: Path) -> nn.Module:
+def pretrained(name: str, case: Case, seed: int, task: Task, folder: Path) -> nn.Module:
     """The batch-norm network of this name and seed in evaluation mode: read from ``folder``, or trained and kept."""
     path = folder / f"{name}-{seed}.pt"
-    model = build(name, seed)
+    model = build(case, seed)
     if path.is_file():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
-    case = CASES[name]
     if task.base.x.ndim == 4:
         model = model.to(memory_format=torch.channels_last)  # faster on processors
     steps = case.epochs * (len(task.base) // case.batch)
@@ -66,6 +65,15 @@ def train(
     """Train on cross-entropy; without ``schedule`` at a constant rate."""
     schedule = schedule or torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     train_epoch(model, track(data, "training", total=total, transient=True), _loss, optimizer, schedule)
+
+
+def train_frozen(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer) -> None:
+    """In evaluation mode, so that batch norm uses its running statistics; γ and β learn on."""
+    model.eval()
+    for x, y in data:
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
 
 
 def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

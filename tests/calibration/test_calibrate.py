@@ -195,6 +195,26 @@ def test_norms_that_share_their_parameters_are_fitted_together():
     assert float(result.second.bias[0]) == pytest.approx(beta, rel=1e-3, abs=1e-3)
 
 
+@torch.no_grad()
+def test_one_norm_under_two_names_is_fitted_to_both_calls():
+    class Shared(nn.Module):
+        def __init__(self, norm: nn.Module) -> None:
+            super().__init__()
+            self.first = self.second = norm
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.first(x), self.second(3 * x + 1)])
+
+    reference = trained(Shared(nn.BatchNorm1d(4)))
+    x = torch.randn(10, 4, 8)
+    result, done = calibrate(Shared(nn.GroupNorm(2, 4)), reference, x)
+    gamma, beta = together(x, reference, done.eps["first"])
+    assert list(done.residuals) == ["first"]
+    assert result.first is result.second
+    assert float(result.first.weight[0]) == pytest.approx(gamma, rel=1e-3)
+    assert float(result.first.bias[0]) == pytest.approx(beta, rel=1e-3, abs=1e-3)
+
+
 def test_another_number_of_groups_in_a_trained_group_norm():
     def network(groups: int) -> nn.Sequential:
         return nn.Sequential(wrapped(2, 3, 8), nn.GroupNorm(groups, 8), nn.ReLU(), wrapped(2, 8, 8))

@@ -460,6 +460,42 @@ def test_regrouping_a_trained_group_norm_is_warned_about() -> None:
         apply(model, plan_for(model, {"1": 2}))
 
 
+class Written(nn.Module):
+    """A norm as courses write it: one group with γ and β, or a batch norm with statistics of other names."""
+
+    def __init__(self, over_batch: bool) -> None:
+        super().__init__()
+        self.over_batch = over_batch
+        self.gamma, self.beta = nn.Parameter(torch.ones(1, 8, 1, 1)), nn.Parameter(torch.zeros(1, 8, 1, 1))
+        self.register_buffer("moving_mean", torch.zeros(1, 8, 1, 1))
+        self.register_buffer("moving_var", torch.ones(1, 8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.moving_mean, self.moving_var
+        if not self.over_batch or self.training:
+            dims = (0, 2, 3) if self.over_batch else (1, 2, 3)
+            mean, var = x.mean(dims, keepdim=True), x.var(dims, keepdim=True, correction=0)
+        if self.over_batch and self.training:
+            self.moving_mean = 0.9 * self.moving_mean + 0.1 * mean.detach()
+            self.moving_var = 0.9 * self.moving_var + 0.1 * var.detach()
+        return self.gamma * (x - mean) / (var + 1e-5).sqrt() + self.beta
+
+
+def test_trained_layers_written_by_hand_are_warned_about() -> None:
+    """Under whatever names they keep γ, β and their statistics; and not before they are trained."""
+    grouped, batch = small(Written(over_batch=False)), small(Written(over_batch=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        apply(grouped, plan_for(grouped, {"1": 2}))
+        apply(batch, plan_for(batch, {"1": 2}))
+    nn.init.normal_(grouped[1].beta)
+    batch(torch.randn(4, 3, 8, 8))
+    with pytest.warns(UserWarning, match=r"the normalization layer 1 has trained scales and shifts"):
+        apply(grouped, plan_for(grouped, {"1": 2}))
+    with pytest.warns(UserWarning, match=r"the normalization layer 1 has running statistics from training"):
+        apply(batch, plan_for(batch, {"1": 2}))
+
+
 @pytest.mark.parametrize("groups", [2, 4])
 def test_fresh_layers_and_unchanged_ones_give_no_warning(groups: int) -> None:
     fresh, zero, trained = small(nn.GroupNorm(2, 8)), small(), small(nn.GroupNorm(groups, 8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from torch import nn
 
 pytest.importorskip("opacus")
 
-from experiments.pretrained.arms import WIDTHS, convert, group_norms
+from experiments.pretrained.arms import WIDTHS, convert, freeze, group_norms
 from experiments.pretrained.data import Split
+from experiments.pretrained.fits import WAYS, fit_all
 from experiments.pretrained.report import write_report, write_summary
 from experiments.pretrained.training import batches, score
 
@@ -35,15 +37,62 @@ def distance(one: nn.Module, other: nn.Module, x: torch.Tensor) -> float:
 
 def test_arms_differ_in_what_they_promise(trained: nn.Module) -> None:
     pool, x = torch.randn(64, 3, 8, 8), torch.randn(64, 3, 8, 8)
-    arms = ("batch norm", "frozen", "naive: one", "naive: 32", "opacus", "calibrated: one", "calibrated: faithful")
-    made = {arm: convert(arm, trained, pool, seed=0) for arm in (*arms, "calibrated: faithful 0.03")}
+    budgets = ("calibrated: faithful 0.001", "calibrated: faithful 0.03")
+    arms = ("batch norm", "frozen", "naive: one", "naive: 32", "opacus", "calibrated: one", *budgets)
+    made = {arm: convert(arm, trained, pool, seed=0) for arm in arms}
     far = {arm: distance(one.model, trained, x) for arm, one in made.items()}
     assert far["batch norm"] == far["frozen"] == 0
     assert far["calibrated: one"] < far["naive: one"]
-    assert far["calibrated: faithful"] < far["opacus"]
+    assert far["calibrated: faithful 0.001"] < far["opacus"]
     assert made["naive: 32"].model[1].num_groups == made["opacus"].model[1].num_groups == 32
-    assert made["calibrated: faithful"].groups[0] <= made["calibrated: faithful 0.03"].groups[0]
+    assert made["calibrated: faithful 0.001"].groups[0] <= made["calibrated: faithful 0.03"].groups[0]
     assert trained[1].running_mean is not None
+
+
+def test_freezing_leaves_constants_that_compute_the_same(trained: nn.Module) -> None:
+    x = torch.randn(8, 3, 8, 8)
+    wanted = trained(x)
+    frozen = freeze(copy.deepcopy(trained)).train()
+    torch.testing.assert_close(frozen(x), wanted)
+    assert [name for name, _ in frozen.named_parameters()] == ["0.weight", "0.bias", "5.weight", "5.bias"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("how", WAYS)
+def test_ways_to_fit_do_what_they_promise(trained: nn.Module, how: str) -> None:
+    """Each is the best of the three by its own measure, on the data it was fitted on."""
+    x = torch.randn(64, 3, 8, 8)
+
+    def measure(model: nn.Module) -> float:
+        ours, theirs = model[:2](x), trained[:2](x)
+        if how == "behind":
+            ours, theirs = ours.relu(), theirs.relu()
+        if how == "moments":
+            ours, theirs = (torch.cat([y.mean((0, 2, 3)), y.std((0, 2, 3))]) for y in (ours, theirs))
+        return float((ours - theirs).square().sum())
+
+    start = group_norms(trained, WIDTHS["32"])
+    found = {way: measure(fit_all(copy.deepcopy(start), trained, x, way)) for way in WAYS}
+    assert found[how] == min(found.values())
+    assert len(set(found.values())) == 3
+
+
+def test_clients_train_from_the_weights_of_the_server(trained: nn.Module) -> None:
+    pytest.importorskip("flwr")
+    from experiments.pretrained.federated import STEPS, Client
+    from recipes.with_flower import get_weights
+
+    data = Split(torch.randn(40, 3, 8, 8), torch.randint(0, 4, (40,)))
+    client = Client(trained, data, frozen=True)
+    arrays, count, _ = client.fit(get_weights(trained), {"rate": 0.0, "seed": 0})
+    assert (count, STEPS) == (40, 32)
+    server = get_weights(trained)
+    assert all((a == b).all() for a, b in zip(arrays, server, strict=True))
+    moved, _, _ = client.fit(get_weights(trained), {"rate": 0.1, "seed": 0})
+    names = list(trained.state_dict())
+    changed = {name for name, a, b in zip(names, server, moved, strict=True) if (a != b).any()}
+    assert "0.weight" in changed
+    assert not changed & {"1.running_mean", "1.running_var"}
 
 
 def test_widths() -> None:
@@ -73,14 +122,24 @@ def test_batches_are_epochs_of_the_same_seed() -> None:
 
 
 def test_the_report_counts_by_hand(tmp_path: Path) -> None:
+    scores = {"batch norm": (80.0, 60.0), "calibrated: faithful 0.001": (70.0, 57.0), "opacus": (20.0,)}
     records = [
         {"part": "kept", "network": "net", "seed": seed, "arm": arm, "score": value}
-        for arm, values in {"batch norm": (80.0, 60.0), "calibrated: faithful": (70.0, 56.0)}.items()
+        for arm, values in scores.items()
         for seed, value in enumerate(values)
     ]
+    records += [
+        {"part": "tune", "network": "net", "seed": 0, "arm": "opacus", "batch": 2, "rate": rate, "scores": run}
+        for rate, run in {0.1: {"0": 10.0, "50": 40.0}, 0.2: {"0": 10.0, "50": 30.0}}.items()
+    ]
     write_report(records, tmp_path / "report.md")
-    assert "| calibrated: faithful | 63.0 ± 9.9 (90.0) |" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert "| calibrated: faithful 0.001 | 63.5 ± 9.2 (91.2) |" in text  # 70/80 and 57/60
+    assert "| opacus | 20.0 (25.0) |" in text  # of its own seed
+    assert "| opacus | 10.0 / 40.0 (0.1) |" in text
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- kept -->\n<!-- /kept -->\nafter\n")
+    page.write_text("before\n<!-- kept -->\n<!-- /kept -->\nafter\n<!-- tuned -->\n<!-- /tuned -->\n")
     write_summary(records, page)
-    assert "| net | 70.0 | – | – | – | – | – | 90 | – | – |" in page.read_text()
+    assert "| net | 2 | 70.0 | – | – | 25 | – | – | – | 91 | – |" in page.read_text()
+    assert "| opacus | 10.0 / 40.0 (0.1) |" in page.read_text()
+    assert "## " not in page.read_text()

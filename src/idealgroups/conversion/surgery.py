@@ -90,9 +90,10 @@ def replace_norms(
     refuse_unsupported(model)
     patterns = Patterns(include, exclude)
     work = match(model, plan, patterns)
-    if not calibrated:
-        warn_of_lost_training(model, work.groups)
     modules = dict(model.named_modules(remove_duplicate=False))
+    if not calibrated:
+        first = {id(module): name for name, module in model.named_modules()}
+        warn_of_lost_training(model, {name: work.norms[first[id(modules[name])]] for name in work.groups})
     replaced = {name: (type(modules[name]).__name__, number) for name, number in work.groups.items()}
     settings = {s.name: Settings(s.num_groups, s.eps) for s in plan.sites if patterns.why_not(s.name) is None}
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from ..norms import Norm, inventory
 
-def warn_of_lost_training(model: nn.Module, names: Iterable[str]) -> None:
-    """Warn where a layer in ``names`` looks trained, because a (different) grouping changes what it computes.
+
+def warn_of_lost_training(model: nn.Module, norms: Mapping[str, Norm]) -> None:
+    """Warn where a layer of ``norms`` looks trained, because a (different) grouping changes what it computes.
 
     Batch norm: its running statistics have moved. Others: β, or γ where there is no β, differs between channels.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    normalized = [name for name in names if _statistics_moved(modules[name])]
-    regrouped = [name for name in names if name not in normalized and _affine_moved(modules[name])]
+    normalized = [name for name in norms if _statistics_moved(modules[name], norms[name])]
+    regrouped = [name for name in norms if name not in normalized and _affine_moved(modules[name], norms[name])]
     if normalized:
         warnings.warn(
             f"{_layers(normalized)} running statistics from training, which a group norm does not inherit: "
@@ -36,7 +38,8 @@ def warn_of_lost_training(model: nn.Module, names: Iterable[str]) -> None:
 
 def trained_norms(model: nn.Module) -> list[str]:
     """Names of the layers whose running statistics have moved, as training moves them."""
-    return [name for name, module in model.named_modules() if _statistics_moved(module)]
+    norms = inventory(model).norms
+    return [name for name, module in model.named_modules() if _statistics_moved(module, norms.get(name))]
 
 
 def outside() -> int:
@@ -53,18 +56,25 @@ def _layers(names: list[str]) -> str:
     return f"{len(names)} normalization layers (first: {names[0]}) have"
 
 
-def _statistics_moved(module: nn.Module) -> bool:
+def _statistics_moved(module: nn.Module, norm: Norm | None) -> bool:
+    """Whether running statistics are not as they were built, under the names of torch or, by hand, under any."""
     mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-    if not isinstance(mean, Tensor) or not isinstance(var, Tensor) or mean.is_meta:
+    if isinstance(mean, Tensor) and isinstance(var, Tensor):
+        return not mean.is_meta and (bool((mean != 0).any()) or bool((var != 1).any()))
+    if norm is None or not norm.over_batch:
         return False
-    return bool((mean != 0).any()) or bool((var != 1).any())
+    buffers = [t for name, t in module.named_buffers(recurse=False) if name not in (norm.weight, norm.bias)]
+    return any(t.numel() == norm.num_channels and _varies(t) for t in buffers)
 
 
-def _affine_moved(module: nn.Module) -> bool:
+def _affine_moved(module: nn.Module, norm: Norm) -> bool:
     if getattr(module, "running_mean", None) is not None:
         return False
-    telling = next((t for t in (getattr(module, n, None) for n in ("bias", "weight")) if isinstance(t, Tensor)), None)
-    if telling is None or telling.is_meta or telling.numel() == 0:
-        return False
-    first = telling.detach().reshape(-1)[0]
-    return not torch.equal(telling.detach().reshape(-1), first.expand(telling.numel()))
+    name = norm.bias or norm.weight
+    return name is not None and _varies(getattr(module, name))
+
+
+def _varies(values: Tensor) -> bool:
+    """Whether not all values are equal."""
+    flat = values.detach().reshape(-1)
+    return not flat.is_meta and flat.numel() > 0 and not torch.equal(flat, flat[:1].expand(flat.numel()))
