@@ -11,7 +11,6 @@ bilinearly.
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -32,10 +31,8 @@ from experiments.common.jsonl import append_records, load_records
 from experiments.common.markdown import minus, replace_section, table
 from idealgroups.api import measure
 from idealgroups.cli.networks import load_model
+from idealgroups.pictures.style import AFTER, BEFORE, FAINT, INK, STYLE
 from idealgroups.planner import Survey
-from idealgroups.plots import draw_gradients
-from idealgroups.records import Gradients, WeightGradient
-from idealgroups.results import Measurement
 from idealgroups.synthetic import synthetic
 
 app = App(help=__doc__)
@@ -191,28 +188,38 @@ def plan_cells(plan: FirstPlan) -> tuple[str, ...]:
 
 
 def draw(records: Records) -> None:
-    titles = {
-        s: {"layer": "layer norm", "channels-1": "c = 1 (instance norm)"}.get(s, s.replace("channels-", "c = "))
-        for s in WIDTHS
-    }
-    titles["isometric"] = "the plan"
-    shown = []
-    for strategy in ("channels-1", "channels-2", "channels-4", "channels-8", "channels-16", "layer", "isometric"):
-        for case, plan, record in records:
-            if case.strategy == strategy and "layers" in record:
-                layers = tuple(WeightGradient(**layer) for layer in record["layers"])
-                shown.append(
-                    (
-                        titles[strategy],
-                        Measurement(model=RESNET50, input=plan.input, seed=0, gradients=Gradients(layers=layers)),
-                    )
-                )
-    assert all(math.isfinite(m.trend) for _, m in shown)
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.add_subplot()
-    draw_gradients(axes, shown, emphasize="the plan")
-    axes.set_title("ResNet-50 at initialization, 1/f noise, 128 px: relative gradient over depth", loc="left")
-    with matplotlib.rc_context({"svg.hashsalt": "idealgroups"}):
+    """Draw the trend over the group size, above the error that ImageNet training gave."""
+
+    def trends(strategy: str) -> list[float]:
+        asked = (RESNET50, strategy, "pink", 128)
+        return [plan.trend_after for c, plan, _ in records if (c.model, c.strategy, c.data, c.px) == asked]
+
+    x = range(len(WIDTHS))
+    plan = trends("isometric")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4.6), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        top.axhline(0, color=FAINT, lw=0.7)
+        top.axhspan(
+            mean(plan) - np.std(plan),
+            mean(plan) + np.std(plan),
+            color=BEFORE,
+            alpha=0.35,
+            label="the plan (first rule)",
+            lw=0,
+        )
+        found = [trends(strategy) for strategy in WIDTHS]
+        means, deviations = [mean(one) for one in found], [float(np.std(one)) for one in found]
+        top.errorbar(x, means, deviations, color=AFTER, marker="o", capsize=3, label="one group size in all layers")
+        top.set_ylabel("trend of log u")
+        top.set_title("ResNet-50, 128 px, 1/f noise: mean ± standard deviation of five seeds")
+        top.legend(loc="lower right")
+        bottom.plot(x, [IMAGENET[strategy] for strategy in WIDTHS], color=INK, marker="s")
+        bottom.set_ylabel("ImageNet error, %")
+        bottom.set_xticks(x, ["1 (instance)", *(s.removeprefix("channels-") for s in WIDTHS[1:-1]), "all (layer)"])
+        bottom.set_xlabel("channels per group (errors: Wu & He 2018, quoted)")
+        for axes in (top, bottom):
+            axes.spines["right"].set_visible(False)
         figure.savefig(FIGURE, metadata={"Date": None})
 
 

@@ -103,12 +103,22 @@ print(idealgroups.__version__)
     assert python("-c", code).stdout.strip() == "unknown"
 
 
-def test_plots_name_the_extra_that_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from idealgroups.plots import save_gradients
-
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ig.IdealGroupsError, match=r"^plots need matplotlib; pip install 'idealgroups\[plot\]'\.$"):
-        save_gradients(tmp_path / "u.png", [], "nothing")
+@pytest.mark.parametrize(
+    ("module", "method", "hint"),
+    [
+        ("matplotlib", "plot", r"plots need matplotlib; pip install 'idealgroups[plot]'."),
+        ("pandas", "to_frame", "data frames need pandas; pip install pandas."),
+    ],
+)
+def test_what_is_optional_says_how_to_install_it(
+    module: str, method: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = ig.WeightGradient(name="0.weight", relative=1.0)
+    measured = ig.Measurement(model="net", input="2x3", seed=0, gradients=ig.Gradients(layers=(layer,)))
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ig.IdealGroupsError) as raised:
+        getattr(measured, method)()
+    assert str(raised.value) == hint
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

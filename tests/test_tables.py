@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from idealgroups.plots import save_gradients
 from idealgroups.records import Gradients, NotUnderstood, Site, WeightGradient
 from idealgroups.results import Measurement, Plan
 from idealgroups.tables import comparison_text, measurement_text, plan_text
@@ -159,12 +158,3 @@ def test_a_plan_that_was_not_measured_has_a_table() -> None:
     text = plan_text(replace(PLAN, before=None, after=None), 80)
     assert "verdict: not measured: the numbers of groups follow from the shapes alone" in text
     assert "trend of log u" not in text
-
-
-@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-def test_plots_are_written(tmp_path: Path, ending: str) -> None:
-    pytest.importorskip("matplotlib")
-    file = tmp_path / f"u.{ending}"
-    steep, flat = measurement(with_trend(1)), measurement(with_trend(0))
-    save_gradients(file, [("before", steep), ("after", flat)], "example")
-    assert file.stat().st_size > 1000

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from .api import apply, compare, convert, measure, plan
     from .calibration.calibrate import Calibration, calibrate
+    from .comparison import Comparison
     from .conversion.norm_layer import norm_layer
     from .conversion.restoring import restore, set_groups
     from .conversion.travel import groups
@@ -45,6 +46,7 @@ __all__ = [
     "STRATEGIES",
     "Block",
     "Calibration",
+    "Comparison",
     "Fixed",
     "Gcd",
     "Gradients",
@@ -84,6 +86,7 @@ _HOMES = {
     "STRATEGIES": "theory.strategies",
     "Block": "theory.strategies",
     "Calibration": "calibration.calibrate",
+    "Comparison": "comparison",
     "Fixed": "theory.strategies",
     "Gcd": "theory.strategies",
     "GroupSize": "theory.strategies",

@@ -13,6 +13,7 @@ from torch import nn
 from .calibration.batches import count_samples, first_samples, read_batches
 from .calibration.calibrate import MAX_SAMPLES
 from .closed import plan_from_shapes
+from .comparison import Comparison
 from .conversion.matching import match
 from .conversion.restoring import restore
 from .conversion.surgery import replace_norms
@@ -127,8 +128,8 @@ def compare(
     seed: int = 0,
     name: str | None = None,
     progress: bool | None = None,
-) -> tuple[Plan, ...]:
-    """Return one plan a strategy, all measured on the same copy of ``model`` with the same inputs.
+) -> Comparison:
+    """Make one plan a strategy, all measured on the same copy of ``model`` with the same inputs.
 
     Arguments and errors as in :func:`plan`.
 
@@ -145,7 +146,7 @@ def compare(
             model, example_inputs, input_size=input_size, optimizer=optimizer, loss=loss, seed=seed, name=name
         ) as survey,
     ):
-        return tuple(survey.plan(strategy, advance=advance) for strategy in chosen)
+        return Comparison(tuple(survey.plan(strategy, advance=advance) for strategy in chosen))
 
 
 def apply(

@@ -113,23 +113,27 @@ class Gradients:
         """Log u (for DP-SGD log v) of the layers that groups can move, shape (L,)."""
         layers = [layer for layer in self.layers if layer.in_line]
         sizes = [layer.per_element if self.optimizer == "dp-sgd" else layer.relative for layer in layers]
-        line: Floats = np.log(np.array(sizes))
+        with np.errstate(divide="ignore"):  # a gradient of zero: the trend is then not a number, or not moved by it
+            line: Floats = np.log(np.array(sizes))
         return line
 
     @property
     def trend(self) -> float:
         """T: last minus first value of the line; 0 is isometric, negative: early layers have the larger gradients."""
-        return trend(self.line)
+        with np.errstate(invalid="ignore"):
+            return trend(self.line)
 
     @property
     def trend_error(self) -> float:
         """Standard error of :attr:`trend`."""
-        return trend_error(self.line)
+        with np.errstate(invalid="ignore"):
+            return trend_error(self.line)
 
     @property
     def spread(self) -> float:
         """Standard deviation over the layers of the line."""
-        return spread(self.line)
+        with np.errstate(invalid="ignore"):
+            return spread(self.line)
 
 
 @runtime_checkable

@@ -13,8 +13,12 @@ from typing import Any
 from .checking import check_types, from_mapping
 from .conversion.surgery import replace_norms
 from .errors import IdealGroupsError
+from .extras import require
 from .files import read_text, write_text
+from .frames import frame, measurement_rows, plan_rows, to_csv, to_markdown
+from .markup import measurement_html, plan_html
 from .records import Gradients, NotUnderstood, Site, WeightGradient
+from .report import report
 from .sandbox.copying import Model
 from .tables import measurement_text, plan_text
 
@@ -79,6 +83,9 @@ class Plan:
     def __str__(self) -> str:
         return plan_text(self)
 
+    def _repr_html_(self) -> str:
+        return plan_html(self)
+
     @property
     def num_groups(self) -> dict[str, int]:
         """{layer name: number of groups}."""
@@ -119,6 +126,48 @@ class Plan:
     ) -> Model:
         """Return ``model`` with this plan's groups, as :func:`idealgroups.apply` does."""
         return replace_norms(model, self, inplace=inplace, include=include, exclude=exclude).model
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw groups and group sizes over depth, below the gradients before and with the plan.
+
+        Args:
+            path: write the figure to this PNG, SVG or PDF file.
+
+        Returns:
+            The ``matplotlib.figure.Figure``; a notebook shows it.
+
+        Raises:
+            IdealGroupsError: matplotlib is not installed, or the file cannot be written.
+        """
+        require("matplotlib", "plots", "'idealgroups[plot]'")
+        from .pictures.figures import plan_figure
+        from .pictures.style import finish
+
+        return finish(plan_figure(self), path)
+
+    def to_frame(self) -> Any:
+        """Return a ``pandas.DataFrame`` with one row for every layer, in execution order.
+
+        Raises:
+            IdealGroupsError: pandas is not installed.
+        """
+        return frame(plan_rows(self))
+
+    def to_csv(self) -> str:
+        """Return one line for every layer, as CSV with a header."""
+        return to_csv(plan_rows(self))
+
+    def to_markdown(self) -> str:
+        """Return one row for every layer, as a table of Markdown."""
+        return to_markdown(plan_rows(self))
+
+    def save_report(self, path: str | Path) -> None:
+        """Write one HTML file to share: the verdict, plots, the table, how to apply it. It loads nothing else.
+
+        Raises:
+            IdealGroupsError: matplotlib is not installed, or the file cannot be written.
+        """
+        write_text(path, report(self), "the report")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, JSON-ready; infinite and undefined numbers become None, which loading reads as NaN."""
@@ -216,6 +265,40 @@ class Measurement:
         """Standard deviation of log u over the layers of the line."""
         return self.gradients.spread
 
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw the relative gradient of every weight layer over depth, with its line.
+
+        Args:
+            path: write the figure to this PNG, SVG or PDF file.
+
+        Returns:
+            The ``matplotlib.figure.Figure``; a notebook shows it.
+
+        Raises:
+            IdealGroupsError: matplotlib is not installed, or the file cannot be written.
+        """
+        require("matplotlib", "plots", "'idealgroups[plot]'")
+        from .pictures.figures import measurement_figure
+        from .pictures.style import finish
+
+        return finish(measurement_figure([("u", self)]), path)
+
+    def to_frame(self) -> Any:
+        """Return a ``pandas.DataFrame`` with one row for every weight layer, in execution order.
+
+        Raises:
+            IdealGroupsError: pandas is not installed.
+        """
+        return frame(measurement_rows(self))
+
+    def to_csv(self) -> str:
+        """Return one line for every weight layer, as CSV with a header."""
+        return to_csv(measurement_rows(self))
+
+    def to_markdown(self) -> str:
+        """Return one row for every weight layer, as a table of Markdown."""
+        return to_markdown(measurement_rows(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, JSON-ready, with the trend and the spread."""
         data = dataclasses.asdict(self)
@@ -225,6 +308,9 @@ class Measurement:
 
     def __str__(self) -> str:
         return measurement_text([("u", self)])
+
+    def _repr_html_(self) -> str:
+        return measurement_html(self)
 
 
 def _gradients(data: Any) -> Gradients:

@@ -40,15 +40,15 @@ def plan_text(plan: Plan, width: int | None = None, wide: bool = False) -> str:
     """
     width = output_width() if width is None else width
     lines = [*_plan_rows(plan, None if wide else width), ""]
-    lines += [paragraph(text, width) for text in _summary(plan)]
-    lines += [paragraph(f"note: {note}", width) for note in _notes(plan.sites)]
+    lines += [paragraph(text, width) for text in summary_of(plan)]
+    lines += [paragraph(f"note: {note}", width) for note in notes_of(plan.sites)]
     for miss in plan.not_understood:
         lines.append(paragraph(f"not understood: {miss.name or 'the model'} {miss.why}", width))
     if plan.measured_share is not None and plan.measured_share < 0.995:
         lines.append(paragraph(verdict.share(plan.measured_share), width))
     if plan.samples_coupled is not None:
         lines.append(paragraph(verdict.coupling(plan.samples_coupled), width))
-    lines.append(paragraph(f"verdict: {_verdict(plan)}", width))
+    lines.append(paragraph(f"verdict: {verdict_of(plan)}", width))
     return for_output("\n".join(lines))
 
 
@@ -131,7 +131,7 @@ def trends_of(plan: Plan) -> verdict.Trends:
 def _plan_rows(plan: Plan, width: int | None) -> list[str]:
     """Return the lines of a plan's table; None for ``width`` means all columns, in full."""
     wide = width is None
-    runs = _runs(plan.sites)
+    runs = runs_of(plan.sites)
     cells = {
         "channels": [str(run[0].num_channels) for run in runs],
         "before": ["-" if run[0].groups_before is None else str(run[0].groups_before) for run in runs],
@@ -141,7 +141,7 @@ def _plan_rows(plan: Plan, width: int | None) -> list[str]:
     if all(site.groups_before is None for site in plan.sites) and not wide:
         del cells["before"]
     if any(site.residual is not None for site in plan.sites):
-        cells["residual"] = [_residual(run) for run in runs]
+        cells["residual"] = [residual_of(run) for run in runs]
     if wide:
         cells |= {
             "ideal": [interval([site.ideal for site in run], 1) for run in runs],
@@ -152,10 +152,10 @@ def _plan_rows(plan: Plan, width: int | None) -> list[str]:
     header = ["layer", *cells]
     numbers = list(zip(*cells.values(), strict=True))
     room = None if width is None else room_for_names(header, [["", *row] for row in numbers], width)
-    return columns(header, [[_name(run, room), *row] for run, row in zip(runs, numbers, strict=True)])
+    return columns(header, [[name_of(run, room), *row] for run, row in zip(runs, numbers, strict=True)])
 
 
-def _name(run: Sequence[Site], room: int | None) -> str:
+def name_of(run: Sequence[Site], room: int | None) -> str:
     """Return the name of a layer, or the first and the last name of several, in at most ``room`` characters."""
     first, last = (site.name or "(the model)" for site in (run[0], run[-1]))
     if len(run) == 1:
@@ -168,7 +168,8 @@ def _name(run: Sequence[Site], room: int | None) -> str:
     return f"{first} … {last}{count}"
 
 
-def _summary(plan: Plan) -> list[str]:
+def summary_of(plan: Plan) -> list[str]:
+    """Return sentences: what was planned, the trend, the calibration, the one number."""
     sizes = [site.group_size for site in plan.sites]
     groups = [site.num_groups for site in plan.sites]
     number = plural(groups[0], "group") if len(set(groups)) == 1 else f"{interval(groups, 0)} groups"
@@ -195,13 +196,14 @@ def _summary(plan: Plan) -> list[str]:
     return texts
 
 
-def _verdict(plan: Plan) -> str:
+def verdict_of(plan: Plan) -> str:
+    """Say in words what the plan achieves."""
     if plan.calibrated_on is not None:
         return verdict.calibrated(plan.output_residual, plan.strategy == "faithful")
     return verdict.for_scratch(verdict.planned(trends_of(plan)), plan.trained)
 
 
-def _notes(sites: Sequence[Site]) -> list[str]:
+def notes_of(sites: Sequence[Site]) -> list[str]:
     """Return one line for each note, with the layers that it is about."""
     about: dict[str, list[str]] = {}
     for site in sites:
@@ -212,7 +214,7 @@ def _notes(sites: Sequence[Site]) -> list[str]:
     ]
 
 
-def _runs(sites: Sequence[Site]) -> list[list[Site]]:
+def runs_of(sites: Sequence[Site]) -> list[list[Site]]:
     """Put neighbors into one row if they differ only in name, ideal, gain and residual."""
     runs: list[list[Site]] = []
     for site in sites:
@@ -227,7 +229,8 @@ def _look(site: Site) -> tuple[object, ...]:
     return (site.kind, site.num_channels, site.positions, site.groups_before, site.num_groups, site.note)
 
 
-def _residual(run: Sequence[Site]) -> str:
+def residual_of(run: Sequence[Site]) -> str:
+    """Return the residuals of neighboring layers, or a dash."""
     residuals = [site.residual for site in run if site.residual is not None]
     return interval(residuals, 3) if residuals else "-"
 

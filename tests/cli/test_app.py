@@ -121,6 +121,41 @@ def test_measure_sets_before_and_after_side_by_side_and_draws(nets: str, capsys:
     assert json.loads(out)["layers"][0]["name"] == "0.weight"
 
 
+def test_plan_and_compare_draw_and_report(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [f"{nets}:plain", "--input", "3x8x8"]
+    code, out, err = run(capsys, "plan", *small, "--plot", "plan.svg", "--report", "plan.html")
+    assert (code, err) == (0, "")
+    assert "written: plan.svg\nwritten: plan.html" in out
+    assert "<svg" in Path("plan.svg").read_text()
+    assert Path("plan.html").read_text().startswith("<!DOCTYPE html>")
+    code, out, err = run(capsys, "compare", *small, "--strategies", "isometric,layer", "--plot", "all.pdf")
+    assert (code, err) == (0, "")
+    assert "written: all.pdf" in out
+    assert Path("all.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "--plot", "a.gif"], "idealgroups: cannot draw a.gif: end the name in .png, .svg or .pdf."),
+        (
+            ["measure", "--plot", "no/a.png"],
+            "idealgroups: cannot write no/a.png: there is no folder no; make it first.",
+        ),
+        (["compare", "--plot", "a"], "idealgroups: cannot draw a: end the name in .png, .svg or .pdf."),
+        (["plan", "--report", "a.txt"], "idealgroups: cannot write the report to a.txt: end the name in .html."),
+        (["plan", "--report", "no/a.html"], "idealgroups: cannot write the report to no/a.html: there is no folder no"),
+        (["plan", "--repeat", "2", "--save", "a.json"], "idealgroups: --repeat makes several plans; leave out --save"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
+    nets: str, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, out, err = run(capsys, arguments[0], f"{nets}:broken", *arguments[1:])
+    assert (code, out) == (2, "")
+    assert err.startswith(message)
+
+
 def test_compare_prints_a_row_a_strategy(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "compare", f"{nets}:plain", "--input", "3x16x16")
     assert (code, err) == (0, "")

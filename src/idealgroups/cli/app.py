@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 import idealgroups
 
 from ..errors import IdealGroupsError
+from ..extras import require
 from ..text import for_encoding, for_output
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ Device = Annotated[str | None, Parameter(help="Where to compute, as in cuda or c
 Optimizer = Annotated[
     Literal["sgd", "dp-sgd", "adam"], Parameter(help="What trains the network, so whose steps are balanced.")
 ]
+Plot = Annotated[Path | None, Parameter(help="Draw what was found to this PNG, SVG or PDF file.")]
 Wide = Annotated[bool, Parameter(negative="", help="Show the columns ideal, gain, positions and kind too.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object and nothing else.")]
 
@@ -76,6 +78,8 @@ def plan_command(
         int, Parameter(help="Plan so many times, each with other inputs, and show each layer's range instead.")
     ] = 1,
     save: Annotated[Path | None, Parameter(help="Write the plan as JSON to this file.")] = None,
+    plot: Plot = None,
+    report: Annotated[Path | None, Parameter(help="Write a page for the browser to this HTML file.")] = None,
     wide: Wide = False,
     as_json: Json = False,
 ) -> None:
@@ -87,7 +91,11 @@ def plan_command(
 
     if save is not None and not save.parent.is_dir():
         raise IdealGroupsError(f"cannot write the plan to {save}: there is no folder {save.parent}; make it first.")
+    _check_plot(plot)
+    _check_report(report)
     if repeat != 1:
+        if (save, plot, report) != (None, None, None):
+            raise IdealGroupsError("--repeat makes several plans; leave out --save, --plot and --report.")
         _print_ranges(model, arg, strategy, input_shape, batch, seed, data, device, optimizer, repeat)
         return
     made = None
@@ -101,10 +109,17 @@ def plan_command(
         made = plan(network, inputs, strategy=strategy, optimizer=optimizer, seed=seed, name=name)
     if save is not None:
         made.save(save)
+    if plot is not None:
+        made.plot(plot)
+    if report is not None:
+        made.save_report(report)
     if as_json:
         sys.stdout.write(made.to_json() + "\n")
         return
     _print(plan_text(made, wide=wide))
+    for file in (plot, report):
+        if file is not None:
+            _print(f"written: {file}")
     if to_leave(trends_of(made)):
         return
     where = f'ig.Plan.load("{save}")' if save is not None else "ig.plan(model, example_inputs)"
@@ -204,7 +219,7 @@ def measure_command(
     seed: Seed = 0,
     data: Kind = "pink",
     device: Device = None,
-    plot: Annotated[Path | None, Parameter(help="Draw log u over depth to this PNG, SVG or PDF.")] = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Measure the relative gradient of every weight layer, without and with a plan."""
@@ -212,21 +227,23 @@ def measure_command(
     from ..results import Plan
     from ..tables import measurement_text
 
+    _check_plot(plot)
     loaded = None if plan is None else Plan.load(plan)
     network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
     measured = [("before" if loaded else "u", measure(network, inputs, seed=seed, name=name))]
     if loaded:
         measured.append(("after", measure(network, inputs, plan=loaded, seed=seed, name=name)))
     if plot is not None:
-        from ..plots import save_gradients
+        from ..pictures.figures import measurement_figure
+        from ..pictures.style import save
 
-        save_gradients(plot, measured, title=f"{name} on {measured[0][1].input}")
+        save(measurement_figure(measured, loaded.lowest_trend if loaded else None), plot)
     if as_json:
         _print_json({title: one.to_dict() for title, one in measured} if loaded else measured[0][1].to_dict())
         return
     _print(measurement_text(measured))
     if plot is not None:
-        _print(f"plot: {plot}")
+        _print(f"written: {plot}")
 
 
 @app.command(name="compare")
@@ -245,21 +262,27 @@ def compare_command(
     seed: Seed = 0,
     data: Kind = "pink",
     device: Device = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Set the isometric plan beside the existing methods, one row for each strategy."""
     from ..api import compare
-    from ..tables import comparison_text
     from ..theory.strategies import BASELINES
+
+    _check_plot(plot)
 
     ours = ["isometric", "uniform", "block"]
     names = [*ours, *BASELINES] if strategies is None else strategies.replace(" ", "").split(",")
     network, inputs, name = _network(model, arg, input_shape, batch, seed, data, device)
     plans = compare(network, inputs, names, optimizer=optimizer, seed=seed, name=name)
+    if plot is not None:
+        plans.plot(plot)
     if as_json:
         _print_json([plan.to_dict() for plan in plans])
         return
-    _print(comparison_text(plans))
+    _print(str(plans))
+    if plot is not None:
+        _print(f"written: {plot}")
 
 
 def main(arguments: Sequence[str] | None = None, app: App = app) -> None:
@@ -319,6 +342,26 @@ def _network(
         spec.model.to(place)
         inputs = to_device(inputs, place)
     return spec.model, inputs, spec.name
+
+
+def _check_plot(path: Path | None) -> None:
+    """Refuse a plot that cannot be written, before anything is computed."""
+    if path is not None:
+        require("matplotlib", "plots", "'idealgroups[plot]'")
+        from ..pictures.style import check_target
+
+        check_target(path)
+
+
+def _check_report(path: Path | None) -> None:
+    if path is not None:
+        require("matplotlib", "plots", "'idealgroups[plot]'")
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise IdealGroupsError(f"cannot write the report to {path}: end the name in .html.")
+        if not path.parent.is_dir():
+            raise IdealGroupsError(
+                f"cannot write the report to {path}: there is no folder {path.parent}; make it first."
+            )
 
 
 def _print(text: str) -> None:

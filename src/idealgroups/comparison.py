@@ -1,0 +1,77 @@
+"""Several plans of one network, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from . import verdict
+from .errors import IdealGroupsError
+from .extras import require
+from .frames import comparison_rows, frame
+from .results import Plan
+from .tables import comparison_text, trends_of
+
+
+@dataclass(frozen=True)
+class Comparison(Sequence[Plan]):
+    """One plan a strategy, all measured on the same copy of a network. ``print`` it for a table; it is a sequence.
+
+    Raises:
+        IdealGroupsError: there is no plan in it.
+    """
+
+    plans: tuple[Plan, ...]
+
+    def __post_init__(self) -> None:
+        if not self.plans:
+            raise IdealGroupsError("a comparison needs at least one strategy.")
+
+    @property
+    def best(self) -> Plan:
+        """The plan to take."""
+        return self.plans[verdict.chosen([trends_of(plan) for plan in self.plans])]
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __iter__(self) -> Iterator[Plan]:
+        return iter(self.plans)
+
+    @overload
+    def __getitem__(self, index: int) -> Plan: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Plan, ...]: ...
+    def __getitem__(self, index: int | slice) -> Plan | tuple[Plan, ...]:
+        return self.plans[index]
+
+    def __str__(self) -> str:
+        return comparison_text(self.plans)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw the trend of every strategy beside its group sizes over depth.
+
+        Args:
+            path: write the figure to this PNG, SVG or PDF file.
+
+        Returns:
+            The ``matplotlib.figure.Figure``; a notebook shows it.
+
+        Raises:
+            IdealGroupsError: matplotlib is not installed, or the file cannot be written.
+        """
+        require("matplotlib", "plots", "'idealgroups[plot]'")
+        from .pictures.figures import comparison_figure
+        from .pictures.style import finish
+
+        return finish(comparison_figure(self.plans), path)
+
+    def to_frame(self) -> Any:
+        """Return a ``pandas.DataFrame`` with one row for every strategy.
+
+        Raises:
+            IdealGroupsError: pandas is not installed.
+        """
+        return frame(comparison_rows(self.plans))

@@ -1,0 +1,1 @@
+"""Draw results with matplotlib, which may be missing: import these modules where something is drawn."""
