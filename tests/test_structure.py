@@ -27,7 +27,7 @@ BELOW: dict[str, set[str]] = {
 }
 """The wings at the bottom, and all that each may import; what is not named here stands above them."""
 
-FACES = {"cli", "api", "repeats", "__main__"}
+FACES = {"cli", "api", "comparison", "repeats", "__main__"}
 """Nothing imports these but one another and the package's own names."""
 
 

@@ -200,7 +200,7 @@ class Stateful(nn.Module):
 
 
 def test_no_pass_changes_what_the_next_one_measures() -> None:
-    from idealgroups.api import compare
+    from idealgroups.comparison import compare
 
     first, _, last = compare(Stateful(), IMAGES, ["layer", "fixed-32", "layer"])
     (alone,) = compare(Stateful(), IMAGES, ["layer"])

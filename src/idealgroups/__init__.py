@@ -13,9 +13,9 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from .api import apply, compare, convert, measure, plan
+    from .api import apply, convert, measure, plan
     from .calibration.calibrate import Calibration, calibrate
-    from .comparison import Comparison
+    from .comparison import Comparison, compare
     from .conversion.norm_layer import norm_layer
     from .conversion.restoring import restore, set_groups
     from .conversion.travel import groups
@@ -110,7 +110,7 @@ _HOMES = {
     "WeightShape": "theory.layer",
     "apply": "api",
     "calibrate": "calibration.calibrate",
-    "compare": "api",
+    "compare": "comparison",
     "convert": "api",
     "coupled": "sandbox.coupling",
     "groups": "conversion.travel",

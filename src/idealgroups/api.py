@@ -13,7 +13,6 @@ from torch import nn
 from .calibration.batches import count_samples, first_samples, read_batches
 from .calibration.calibrate import MAX_SAMPLES
 from .closed import plan_from_shapes
-from .comparison import Comparison
 from .conversion.matching import match
 from .conversion.restoring import restore
 from .conversion.surgery import replace_norms
@@ -34,7 +33,7 @@ from .sandbox.coupling import coupled
 from .sandbox.supported import refuse_unsupported
 from .selection import Patterns
 from .synthetic import inputs_for
-from .theory.strategies import BASELINES, Strategy, parse_strategy
+from .theory.strategies import Strategy, parse_strategy
 from .trial import replace_and_try
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -115,38 +114,6 @@ def plan(
         return made, made.to_dict()
 
     return shared(make, Plan.from_dict, fingerprint(model))
-
-
-def compare(
-    model: nn.Module,
-    example_inputs: Any = None,
-    strategies: Sequence[str | Strategy] = ("isometric", "uniform", "block", *BASELINES),
-    *,
-    input_size: Sequence[int] | None = None,
-    optimizer: Optimizer = "sgd",
-    loss: Loss | None = None,
-    seed: int = 0,
-    name: str | None = None,
-    progress: bool | None = None,
-) -> Comparison:
-    """Make one plan a strategy, all measured on the same copy of ``model`` with the same inputs.
-
-    Arguments and errors as in :func:`plan`.
-
-    >>> import torch
-    >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
-    >>> [made.num_groups["1"] for made in compare(net, torch.randn(4, 3, 8, 8), ["fixed-32", "layer"])]
-    [16, 1]
-    """
-    chosen = [parse_strategy(strategy) for strategy in strategies]
-    total = sum(1 if strategy.closed else MAX_PASSES for strategy in chosen)
-    with (
-        steps(progress, "comparing", total=total) as advance,
-        Survey(
-            model, example_inputs, input_size=input_size, optimizer=optimizer, loss=loss, seed=seed, name=name
-        ) as survey,
-    ):
-        return Comparison(tuple(survey.plan(strategy, advance=advance) for strategy in chosen))
 
 
 def apply(

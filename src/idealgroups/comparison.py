@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from torch import nn
+
 from . import verdict
 from .errors import IdealGroupsError
 from .extras import require
 from .frames import comparison_rows, frame
+from .measuring.loss import Loss
+from .measuring.observation import Optimizer
+from .planner import MAX_PASSES, Survey
+from .progress import steps
 from .results import Plan
 from .tables import comparison_text, trends_of
+from .theory.strategies import BASELINES, Strategy, parse_strategy
 
 
 @dataclass(frozen=True)
@@ -75,3 +82,35 @@ class Comparison(Sequence[Plan]):
             IdealGroupsError: pandas is not installed.
         """
         return frame(comparison_rows(self.plans))
+
+
+def compare(
+    model: nn.Module,
+    example_inputs: Any = None,
+    strategies: Sequence[str | Strategy] = ("isometric", "uniform", "block", *BASELINES),
+    *,
+    input_size: Sequence[int] | None = None,
+    optimizer: Optimizer = "sgd",
+    loss: Loss | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    progress: bool | None = None,
+) -> Comparison:
+    """Make one plan a strategy, all measured on the same copy of ``model`` with the same inputs.
+
+    Arguments and errors as in :func:`idealgroups.plan`.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
+    >>> [made.num_groups["1"] for made in compare(net, torch.randn(4, 3, 8, 8), ["fixed-32", "layer"])]
+    [16, 1]
+    """
+    chosen = [parse_strategy(strategy) for strategy in strategies]
+    total = sum(1 if strategy.closed else MAX_PASSES for strategy in chosen)
+    with (
+        steps(progress, "comparing", total=total) as advance,
+        Survey(
+            model, example_inputs, input_size=input_size, optimizer=optimizer, loss=loss, seed=seed, name=name
+        ) as survey,
+    ):
+        return Comparison(tuple(survey.plan(strategy, advance=advance) for strategy in chosen))

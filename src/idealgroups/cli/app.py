@@ -266,7 +266,7 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Set the isometric plan beside the existing methods, one row for each strategy."""
-    from ..api import compare
+    from ..comparison import compare
     from ..theory.strategies import BASELINES
 
     _check_plot(plot)
