@@ -101,7 +101,7 @@ def test_never_below_the_limit_and_never_too_many_passes(
     assert solution.measured.trend == world.trend(groups) >= limit(slope)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0.05, 0.9), min_size=20, max_size=40), st.floats(-1, 3), st.floats(0.2, 2))
 def test_as_good_as_trying_every_budget(mean_shares: list[float], slope: float, sensitivity: float) -> None:
     world = World(mean_shares, slope, sensitivity)
