@@ -4,7 +4,8 @@
 
 Each number is the peak resident memory of a fresh process, less what it held before the network was built. The training
 is two steps of SGD with momentum; the network keeps its normalization. ``plan`` and ``convert`` start from the network
-without gradients or optimizer, as people do. Needs Linux (the kernel's account of a process), torchvision and
+without gradients or optimizer, as people do. ``calibrate`` converts a network whose batch norms hold statistics, so that
+γ and β are fitted to it. Needs Linux (the kernel's account of a process), torchvision and
 segmentation-models-pytorch.
 """
 
@@ -23,7 +24,7 @@ from idealgroups.synthetic import synthetic
 
 app = App(help=__doc__)
 
-TASKS = ("train", "plan", "convert")
+TASKS = ("train", "plan", "convert", "calibrate")
 
 
 def resnet50() -> nn.Module:
@@ -79,7 +80,7 @@ def _peak(task: str, build: Callable[[], nn.Module], shape: tuple[int, ...]) -> 
     elif task == "plan":
         ig.plan(model, x, progress=False)
     else:
-        ig.convert(model, x, progress=False)
+        ig.convert(model, x, calibrate=task == "calibrate", progress=False)
     return status("VmHWM") - before
 
 
@@ -100,15 +101,17 @@ def status(key: str) -> int:
 @app.default
 def main(*networks: str) -> None:
     """Print the table; NETWORK is a part of a name in it."""
-    print(f"{'network and batch':36} {'weights':>8} {'train':>8} {'plan':>8} {'convert':>8}   plan/train convert/train")
+    print(
+        f"{'network and batch':36} {'weights':>8} {'train':>8} {'plan':>8} {'convert':>8} {'calibrate':>9}   plan/train convert/train calibrate/train"
+    )
     for name, (build, shape) in CASES.items():
         if networks and not any(part in name for part in networks):
             continue
         weights = sum(p.numel() * p.element_size() for p in build().parameters()) / 2**20
-        train, plan, convert = (peak(task, build, shape) / 2**20 for task in TASKS)
+        train, plan, convert, calibrate = (peak(task, build, shape) / 2**20 for task in TASKS)
         print(
-            f"{name:36} {weights:8.0f} {train:8.0f} {plan:8.0f} {convert:8.0f}   "
-            f"{plan / train:10.2f} {convert / train:13.2f}",
+            f"{name:36} {weights:8.0f} {train:8.0f} {plan:8.0f} {convert:8.0f} {calibrate:9.0f}   "
+            f"{plan / train:10.2f} {convert / train:13.2f} {calibrate / train:15.2f}",
             flush=True,
         )
 

@@ -205,7 +205,7 @@ def _train(case: Case, model: nn.Module, inputs: Any) -> tuple[float, float]:
 
 def _loss_of_detached(case: Case, output: Any) -> Tensor:
     """The default loss leaves out what needs no gradient, and without a graph nothing does."""
-    from idealgroups.measuring.loss import tensors
+    from idealgroups.sandbox.tree import tensors
 
     if case.loss is not None:
         return case.loss(output)

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from .conversion.change import all_or_nothing, set_norms
 from .conversion.surgery import Surgery, replace_norms
@@ -26,6 +25,7 @@ from .measuring.transforms import is_transformed
 from .norms import Norm, inventory
 from .results import Plan
 from .sandbox.copying import Model, copy_model
+from .sandbox.tree import tensors
 from .selection import Patterns
 
 TOLERANCE = 1e-3
@@ -235,7 +235,7 @@ def _following(model: nn.Module, layers: frozenset[str], seen: _Seen) -> Iterato
             while seen.running and seen.running.pop() != name:  # a module left by an exception that the model caught
                 pass
             if not name:
-                inputs = [tensor for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
+                inputs = list(tensors((args, kwargs)))
                 seen.alike = _alike(output) and output.requires_grad and not all(map(_alike, inputs))
             if name in layers and args and _constant(output) and not _constant(args[0]):
                 seen.constant.append(name)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import idealgroups as ig
 from idealgroups.sandbox.calling import copy_inputs, describe
-from idealgroups.sandbox.tree import tree_leaves, tree_map
+from idealgroups.sandbox.tree import tensors, tree_map
 
 Pair = namedtuple("Pair", "a b")
 VALUES: list[Any] = [
@@ -31,7 +31,8 @@ def test_containers_keep_their_class(value: Any) -> None:
     mapped = tree_map(lambda leaf: leaf, value)
     assert type(mapped) is type(value)
     assert mapped == value
-    assert list(tree_leaves(tree_map(lambda leaf: leaf + 1, value))) == [leaf + 1 for leaf in tree_leaves(value)]
+    ones = list(tensors(tree_map(lambda leaf: torch.tensor(leaf + 1), value)))
+    assert ones == [leaf + 1 for leaf in map(int, tensors(tree_map(torch.tensor, value)))]
 
 
 def test_a_mapping_that_cannot_be_written_to_becomes_a_dict() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import IdealGroupsError
 from ..sandbox.calling import describe
+from ..sandbox.tree import tensors
 
 NEEDED = "give a batch, or an iterable of batches such as a DataLoader"
 
@@ -38,10 +39,10 @@ def read_batches(model: nn.Module, data: Any, max_samples: int, parts: int | Non
         raise IdealGroupsError(f"cannot calibrate on a value of type {type(data).__name__}; {NEEDED}.")
     total = 0
     for number, batch in enumerate(batches, start=1):
-        tensors = list(_tensors(batch))
-        if not tensors:
+        found = list(tensors(batch))
+        if not found:
             raise IdealGroupsError(f"batch {number} holds no tensor ({describe(batch)}); {NEEDED} of tensors.")
-        for tensor in tensors:
+        for tensor in found:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise IdealGroupsError(
                     f"batch {number} of the data to calibrate on holds NaN or infinite values; take them out."
@@ -66,7 +67,7 @@ def first_samples(batch: Any, count: int) -> Any:
     >>> first_samples((torch.zeros(9, 3), torch.zeros(9)), 4)[0].shape
     torch.Size([4, 3])
     """
-    sizes = {len(tensor) if tensor.ndim else 0 for tensor in _tensors(batch)}
+    sizes = {len(tensor) if tensor.ndim else 0 for tensor in tensors(batch)}
     return _cut(batch, count) if len(sizes) == 1 and sizes.pop() > count else batch
 
 
@@ -119,15 +120,4 @@ def _required(model: nn.Module) -> int:
 
 
 def _samples(batch: Any) -> int:
-    return next((len(tensor) for tensor in _tensors(batch) if tensor.ndim > 0), 0)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+    return next((len(tensor) for tensor in tensors(batch) if tensor.ndim > 0), 0)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import IdealGroupsError, one_line
 from ..sandbox.calling import call_model, describe
 from ..sandbox.generators import sandbox
+from ..sandbox.tree import tensors
 from .batches import count_samples, move
 from .faithful import most_faithful_groups
 from .reference import Target, layer_input, record_targets
@@ -213,8 +214,8 @@ class _Rounds:
             ) from error
 
     def _compare(self, given: Any, wanted: Any) -> None:
-        for ours, theirs in zip(_outputs(given), _outputs(wanted), strict=False):
-            if ours.shape == theirs.shape and ours.ndim > 0:
+        for ours, theirs in zip(tensors(given), tensors(wanted), strict=False):
+            if ours.shape == theirs.shape and ours.ndim > 0 and ours.is_floating_point():
                 self.error += float((ours.double() - theirs.double()).square().sum())
                 self.spread += float((theirs.double() - theirs.double().mean(0)).square().sum())
 
@@ -223,18 +224,6 @@ def _check_finite(name: str, moments: CallMoments) -> None:
     for what, values in (("the reference puts out", moments.tt), ("the model puts in", moments.zz + moments.var)):
         if not np.isfinite(values).all():
             raise IdealGroupsError(f"{what} NaN or infinite values at {name}; check its weights and the data.")
-
-
-def _outputs(value: Any) -> Iterable[Tensor]:
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _outputs(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _outputs(item)
 
 
 @torch.no_grad()

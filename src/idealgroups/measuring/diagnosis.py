@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import IdealGroupsError, one_line
 from ..sandbox.calling import describe
-from .loss import tensors
+from ..sandbox.tree import tensors
 from .trace import Running
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import IdealGroupsError
+from ..sandbox.tree import tensors
 
 Loss = Callable[[Any], Tensor]
 """Takes the model's output, returns a scalar."""
@@ -52,26 +52,3 @@ def random_projection(seed: int, index: int = 0) -> Loss:
         return total
 
     return loss
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor inside tuples, lists, dicts, dataclasses and the attributes of other objects, in order.
-
-    >>> [t.item() for t in tensors({"a": torch.tensor(1), "b": (torch.tensor(2), None)})]
-    [1, 2]
-    """
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors(getattr(value, field.name))
-    elif hasattr(value, "__dict__") and not isinstance(value, type):
-        for item in vars(value).values():
-            if isinstance(item, Tensor | Mapping | list | tuple):  # not objects: they may refer to one another
-                yield from tensors(item)

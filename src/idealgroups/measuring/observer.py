@@ -19,7 +19,7 @@ from ..records import WeightGradient
 from ..sandbox.calling import call_model, copy_inputs, describe
 from ..sandbox.generators import check_seed, sandbox
 from ..sandbox.snapshot import Snapshot
-from ..sandbox.tree import tree_leaves
+from ..sandbox.tree import tensors
 from .backward import norm, squares_at_once, squares_at_the_end
 from .diagnosis import refuse_empty_inputs, value_range, what_the_model_raised
 from .function_calls import FunctionalNorms, NoDropout
@@ -121,7 +121,7 @@ class Observer:
     @property
     def sizes(self) -> frozenset[int]:
         """The sizes of the first axes of the example inputs."""
-        return frozenset(len(leaf) for leaf in tree_leaves(self._inputs) if isinstance(leaf, Tensor) and leaf.ndim)
+        return frozenset(len(tensor) for tensor in tensors(self._inputs) if tensor.ndim)
 
     @property
     def num_values(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -14,7 +13,7 @@ from .calling import call_model, copy_inputs
 from .copying import copy_model
 from .generators import sandbox
 from .snapshot import Snapshot
-from .tree import tree_leaves, tree_map
+from .tree import tensors, tree_map
 
 TOLERANCE = 1e-4
 """Of the largest output: what rounding may move."""
@@ -71,7 +70,7 @@ def _output(model: nn.Module, inputs: Any, snapshot: Snapshot) -> Any:
 
 def _samples(inputs: Any) -> int | None:
     """The size of the first axis that the tensors of the inputs share; the first tensor's where they differ."""
-    return next((len(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim > 1), None)
+    return next((len(tensor) for tensor in tensors(inputs) if tensor.ndim > 1), None)
 
 
 def _doubled(leaf: Any) -> Any:
@@ -89,13 +88,8 @@ def _first_changed(leaf: Any, samples: int) -> Any:
 
 def _others_moved(first: Any, second: Any, samples: int) -> bool | None:
     seen = None
-    for a, b in zip(_tensors(first), _tensors(second), strict=False):
+    for a, b in zip(tensors(first), tensors(second), strict=False):
         if a.shape != b.shape or a.ndim == 0 or len(a) != samples or not a.is_floating_point():
             continue
         seen = bool(seen) or not torch.allclose(a[1:], b[1:], rtol=0, atol=TOLERANCE * float(a.abs().max()))
     return seen
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    is_object = not isinstance(value, Tensor | Mapping | tuple | list) and hasattr(value, "__dict__")
-    return [leaf for leaf in tree_leaves(vars(value) if is_object else value) if isinstance(leaf, Tensor)]

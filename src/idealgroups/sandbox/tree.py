@@ -1,10 +1,13 @@
-"""Nested containers of inputs: tuples, lists and mappings of any class."""
+"""Nested containers of inputs and outputs: tuples, lists, mappings of any class, and objects that hold tensors."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from torch import Tensor
 
 
 def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
@@ -28,17 +31,25 @@ def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
-def tree_leaves(value: Any) -> Iterator[Any]:
-    """Every leaf of nested containers, in order.
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor inside tuples, lists, dicts, dataclasses and the attributes of other objects, in order.
 
-    >>> list(tree_leaves({"a": [1, (2, 3)]}))
-    [1, 2, 3]
+    >>> import torch
+    >>> [t.item() for t in tensors({"a": torch.tensor(1), "b": (torch.tensor(2), None)})]
+    [1, 2]
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
         for item in value.values():
-            yield from tree_leaves(item)
+            yield from tensors(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from tree_leaves(item)
-    else:
-        yield value
+            yield from tensors(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors(getattr(value, field.name))
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        for item in vars(value).values():
+            if isinstance(item, Tensor | Mapping | list | tuple):  # not objects: they may refer to one another
+                yield from tensors(item)
