@@ -4,22 +4,27 @@
 
 Each number is the peak resident memory of a fresh process, less what it held before the network was built. The training
 is two steps of SGD with momentum; the network keeps its normalization. ``plan`` and ``convert`` start from the network
-without gradients or optimizer, as people do. ``calibrate`` converts a network whose batch norms hold statistics, so that
-γ and β are fitted to it. Needs Linux (the kernel's account of a process), torchvision and
-segmentation-models-pytorch.
+without gradients or optimizer, as people do. ``calibrate`` converts a network whose batch norms hold statistics, so
+that γ and β are fitted to it. Needs Linux (the kernel's account of a process), torchvision and segmentation-models-pytorch.
 """
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from cyclopts import App
-from torch import Tensor, nn
+from torch import nn
 
 import idealgroups as ig
+from idealgroups.measuring.loss import random_projection
+from idealgroups.sandbox.calling import call_model, copy_inputs
 from idealgroups.synthetic import synthetic
 
 app = App(help=__doc__)
@@ -27,68 +32,75 @@ app = App(help=__doc__)
 TASKS = ("train", "plan", "convert", "calibrate")
 
 
-def resnet50() -> nn.Module:
+@dataclass(frozen=True)
+class Network:
+    """What to measure. ``build``: → a network and its inputs. ``imports``: what ``build`` imports, no part of its cost.
+
+    Picklable, for it is built in another process.
+    """
+
+    build: Callable[[], tuple[nn.Module, Any]]
+    imports: str = "torch"
+
+
+def of_torchvision(name: str, *shape: int) -> tuple[nn.Module, Any]:
+    """Return an image classifier of torchvision and images of ``shape``."""
     import torchvision
 
-    model: nn.Module = torchvision.models.resnet50()
-    return model
+    return torchvision.models.get_model(name, weights=None), synthetic(shape)
 
 
-def mobilenet_v2() -> nn.Module:
-    import torchvision
-
-    model: nn.Module = torchvision.models.mobilenet_v2()
-    return model
-
-
-def unet() -> nn.Module:
+def unet(*shape: int) -> tuple[nn.Module, Any]:
+    """Return a U-Net for segmentation and images of ``shape``."""
     import segmentation_models_pytorch as smp
 
-    model: nn.Module = smp.Unet("resnet34", encoder_weights=None, classes=21)
-    return model
+    return smp.Unet("resnet34", encoder_weights=None, classes=21), synthetic(shape)
 
 
-def mlp() -> nn.Module:
-    """Weights only: next to no activations."""
+def mlp(*shape: int) -> tuple[nn.Module, Any]:
+    """Return weights only, next to no activations."""
     layers = [m for _ in range(4) for m in (nn.Linear(3072, 3072), nn.BatchNorm1d(3072), nn.ReLU())]
-    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(3072, 10))
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(3072, 10)), synthetic(shape)
 
 
-CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "resnet50, 8 images of 64 px": (resnet50, (8, 3, 64, 64)),
-    "resnet50, 8 images of 128 px": (resnet50, (8, 3, 128, 128)),
-    "mobilenet_v2, 8 images of 128 px": (mobilenet_v2, (8, 3, 128, 128)),
-    "unet (resnet34), 8 images of 64 px": (unet, (8, 3, 64, 64)),
-    "unet (resnet34), 4 images of 128 px": (unet, (4, 3, 128, 128)),
-    "mlp, 32 images of 32 px": (mlp, (32, 3, 32, 32)),
+SMP = "segmentation_models_pytorch"
+CASES: dict[str, Network] = {
+    "resnet50, 8 images of 64 px": Network(partial(of_torchvision, "resnet50", 8, 3, 64, 64), "torchvision"),
+    "resnet50, 8 images of 128 px": Network(partial(of_torchvision, "resnet50", 8, 3, 128, 128), "torchvision"),
+    "mobilenet_v2, 8 images of 128 px": Network(partial(of_torchvision, "mobilenet_v2", 8, 3, 128, 128), "torchvision"),
+    "unet (resnet34), 8 images of 64 px": Network(partial(unet, 8, 3, 64, 64), SMP),
+    "unet (resnet34), 4 images of 128 px": Network(partial(unet, 4, 3, 128, 128), SMP),
+    "mlp, 32 images of 32 px": Network(partial(mlp, 32, 3, 32, 32)),
 }
 
 
-def peak(task: str, build: Callable[[], nn.Module], shape: tuple[int, ...]) -> int:
+def peak(task: str, network: Network) -> int:
     """Bytes at the peak of ``task`` in a process of its own, above what it held before the network was built."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (task, build, shape))
+        return pool.apply(_peak, (task, network))
 
 
-def _peak(task: str, build: Callable[[], nn.Module], shape: tuple[int, ...]) -> int:
+def _peak(task: str, network: Network) -> int:
     torch.set_num_threads(1)
     _train(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), synthetic((2, 3, 8, 8)))  # what torch loads when used
+    importlib.import_module(network.imports)
     before = status("VmRSS")
-    model, x = build(), synthetic(shape)
+    model, inputs = network.build()
     if task == "train":
-        _train(model, x)
+        _train(model, inputs)
     elif task == "plan":
-        ig.plan(model, x, progress=False)
+        ig.plan(model, inputs, progress=False)
     else:
-        ig.convert(model, x, calibrate=task == "calibrate", progress=False)
+        ig.convert(model, inputs, calibrate=task == "calibrate", progress=False)
     return status("VmHWM") - before
 
 
-def _train(model: nn.Module, x: Tensor) -> None:
+def _train(model: nn.Module, inputs: Any) -> None:
+    loss = random_projection(0)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     for _ in range(2):
         optimizer.zero_grad()
-        model(x).square().mean().backward()
+        loss(call_model(model, copy_inputs(inputs))).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
@@ -101,19 +113,15 @@ def status(key: str) -> int:
 @app.default
 def main(*networks: str) -> None:
     """Print the table; NETWORK is a part of a name in it."""
-    print(
-        f"{'network and batch':36} {'weights':>8} {'train':>8} {'plan':>8} {'convert':>8} {'calibrate':>9}   plan/train convert/train calibrate/train"
-    )
-    for name, (build, shape) in CASES.items():
+    head = "".join(f"{task:>10}" for task in ("weights", *TASKS, *(f"/ {TASKS[0]}" for _ in TASKS[1:])))
+    print(f"{'network and batch':36}{head}")
+    for name, network in CASES.items():
         if networks and not any(part in name for part in networks):
             continue
-        weights = sum(p.numel() * p.element_size() for p in build().parameters()) / 2**20
-        train, plan, convert, calibrate = (peak(task, build, shape) / 2**20 for task in TASKS)
-        print(
-            f"{name:36} {weights:8.0f} {train:8.0f} {plan:8.0f} {convert:8.0f} {calibrate:9.0f}   "
-            f"{plan / train:10.2f} {convert / train:13.2f} {calibrate / train:15.2f}",
-            flush=True,
-        )
+        weights = sum(p.numel() * p.element_size() for p in network.build()[0].parameters()) / 2**20
+        train, *others = (peak(task, network) / 2**20 for task in TASKS)
+        sizes = "".join(f"{size:10.0f}" for size in (weights, train, *others))
+        print(f"{name:36}{sizes}" + "".join(f"{other / train:10.2f}" for other in others), flush=True)
 
 
 if __name__ == "__main__":

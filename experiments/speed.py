@@ -1,100 +1,161 @@
 """How long planning takes and how much memory, against one training step of the same batch, in one run.
 
-    python -m experiments.speed [--px 128] [--batch 8] [--repeats 3] [MODEL ...]
+    python -m experiments.speed run [PART]     # measures what is not measured yet; PART of a network's name
+    python -m experiments.speed report         # writes the tables of docs/evidence.md
 
-Time: `plan` over forward + backward (median of several, interleaved). Memory: peak of a fresh process that plans over
-that of one that takes an SGD step with momentum, each less what it holds before the model is built.
+Time: `plan` over one forward and backward pass of the same batch, in processor time and taken in turn, so that other
+work on the machine counts for little. Memory: as in `experiments.memory`. Networks of the zoo have the zoo's inputs.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Any
 
 import torch
-from cyclopts import App, Parameter
-from rich.console import Console
+from cyclopts import App
 from rich.progress import track
-from rich.table import Table
+from torch import nn
 
-from idealgroups import plan
-from idealgroups.cli.networks import load_model
+import idealgroups as ig
+from experiments.common.cost import planning_cost, step_seconds
+from experiments.common.jsonl import append_records, load_records
+from experiments.common.markdown import replace_section, table
+from experiments.memory import Network, of_torchvision, peak
+from idealgroups.measuring.loss import random_projection
 from idealgroups.synthetic import synthetic
 
 app = App(help=__doc__)
-MODELS = (
-    *(f"torchvision:{name}" for name in ("resnet18", "resnet50", "resnet101", "mobilenet_v2", "densenet121")),
+RESULTS = Path(__file__).with_suffix(".jsonl")
+REPORT = Path(__file__).parents[1] / "docs" / "evidence.md"
+PAIRS = 2
+NAMED = ("resnet18", "resnet50", "resnet101", "mobilenet_v2", "densenet121")
+ZOO = (
+    *(f"torchvision:{name}" for name in ("shufflenet_v2_x0_5", "mnasnet0_5", "lraspp_mobilenet_v3_large", "r3d_18")),
     *(f"timm:{name}" for name in ("resnetv2_18", "convnext_atto", "regnetx_002", "ghostnet_050", "cspresnet50")),
-    *(f"timm:{name}" for name in ("efficientnet_b0", "mobilenetv3_small_100", "repvgg_a0", "seresnet18", "dla34")),
+    *(f"timm:{name}" for name in ("repvgg_a0", "dla46x_c", "mobilevit_xxs", "vgg11_bn", "lcnet_035")),
+    *(f"smp:{name}" for name in ("Unet-resnet18", "FPN-mobilenet_v2")),
+    *(f"monai:{name}" for name in ("UNet-3d", "DynUNet-2d")),
+    *(f"diffusers:{name}" for name in ("UNet2DModel", "AutoencoderKL")),
 )
+"""Twenty of the zoo, of every kind and library whose loss is the default one."""
 
 
-def step(model: torch.nn.Module, x: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
-    model.zero_grad(set_to_none=True)
-    model(x).square().mean().backward()
-    if optimizer is not None:
-        optimizer.step()
+def unet() -> tuple[nn.Module, Any]:
+    """Return the U-Net of the memory table with the batch of the other named networks."""
+    import segmentation_models_pytorch as smp
+
+    return smp.Unet("resnet34", encoder_weights=None, classes=21), synthetic((8, 3, 128, 128))
 
 
-def seconds(work: object) -> float:
-    started = time.perf_counter()
-    work()  # type: ignore[operator]
-    return time.perf_counter() - started
+def of_zoo(key: str) -> tuple[nn.Module, Any]:
+    """Return a network of the zoo with its inputs."""
+    from experiments.zoo.cases import find
+    from experiments.zoo.examine import build
+
+    return build(find(key))
 
 
-def time_ratios(spec: str, px: int, batch: int, repeats: int) -> list[float]:
-    model, x = load_model(spec).model, synthetic((batch, 3, px, px))
-    step(model, x)
-    ratios = []
-    for _ in range(repeats):
-        base = min(seconds(lambda: step(model, x)) for _ in range(3))
-        ratios.append(seconds(lambda: plan(model, x, progress=False)) / base)
-    return ratios
+NETWORKS: dict[str, Network] = {
+    **{name: Network(partial(of_torchvision, name, 8, 3, 128, 128), "torchvision") for name in NAMED},
+    "unet (resnet34)": Network(unet, "segmentation_models_pytorch"),
+    **{key: Network(partial(of_zoo, key), f"experiments.zoo.cases.{key.partition(':')[0]}_cases") for key in ZOO},
+}
 
 
-def peak_bytes(what: str, spec: str, px: int, batch: int) -> int:
-    """Peak resident memory of a process of its own, less its memory before the model was built."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (what, spec, px, batch))
+def measure(name: str) -> dict[str, Any]:
+    """Return the record of a network."""
+    network = NETWORKS[name]
+    torch.manual_seed(0)
+    model, inputs = network.build()
+    loss = random_projection(0)
+    step_seconds(model, inputs, loss)
+    steps = [_best(model, inputs, loss)]
+    plans, passes = [], 0
+    for _ in range(PAIRS):
+        model.zero_grad(set_to_none=True)
+        with planning_cost() as cost:
+            started = time.process_time()
+            ig.plan(model, inputs, progress=False)
+            plans.append(time.process_time() - started)
+        passes = cost.passes
+        steps.append(_best(model, inputs, loss))
+    del model
+    ratios = [made / ((before + after) / 2) for made, before, after in zip(plans, steps, steps[1:], strict=False)]
+    memory = peak("plan", network) / peak("train", network)
+    return {
+        "network": name,
+        "passes": passes,
+        "seconds": round(median(steps), 3),
+        "ratios": [round(ratio, 2) for ratio in ratios],
+        "memory": round(memory, 3),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
 
 
-def _peak(what: str, spec: str, px: int, batch: int) -> int:
-    before = _status("VmRSS")
-    model, x = load_model(spec).model, synthetic((batch, 3, px, px))
-    if what == "plan":
-        plan(model, x, progress=False)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-        step(model, x, optimizer)
-        step(model, x, optimizer)
-    return _status("VmHWM") - before
+def _best(model: nn.Module, inputs: Any, loss: Any) -> float:
+    return min(step_seconds(model, inputs, loss) for _ in range(2))
 
 
-def _status(key: str) -> int:
-    """Bytes, from the kernel's account of this process (getrusage would inherit the parent's peak)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024
+@app.command
+def run(part: str = "", *, results: Path = RESULTS) -> None:
+    """Measure what is not measured yet, and print all ratios.
+
+    Args:
+        part: of the names of the networks to measure.
+        results: where the records go.
+    """
+    done = {record["network"] for record in load_records(results)}
+    for name in track([name for name in NETWORKS if part in name and name not in done], description="measuring"):
+        append_records(results, [measure(name)])
+    print(tables(load_records(results)))
 
 
-@app.default
-def main(
-    *models: str,
-    px: Annotated[int, Parameter(help="Height and width of the images.")] = 128,
-    batch: int = 8,
-    repeats: int = 3,
-) -> None:
-    table = Table(box=None)
-    for title in ("model", "time / (forward + backward)", "range", "memory / training step"):
-        table.add_column(title, justify="left" if title == "model" else "right")
-    for spec in track(models or MODELS, description="measuring", console=Console(stderr=True)):
-        ratios = time_ratios(spec, px, batch, repeats)
-        memory = peak_bytes("plan", spec, px, batch) / peak_bytes("step", spec, px, batch)
-        table.add_row(spec, f"{median(ratios):.1f}", f"{min(ratios):.1f}–{max(ratios):.1f}", f"{memory:.2f}")
-    Console().print(table)
-    Console().print(f"{batch} images of {px} px, {torch.get_num_threads()} threads, torch {torch.__version__}")
+@app.command
+def report() -> None:
+    """Write the table."""
+    replace_section(REPORT, "speed", tables(load_records(RESULTS)))
+
+
+def tables(records: list[dict[str, Any]]) -> str:
+    """Return all ratios, and the median and the largest over networks."""
+    order = {name: number for number, name in enumerate(NETWORKS)}
+    records = sorted(records, key=lambda r: order[r["network"]])
+    rows = [
+        (
+            r["network"],
+            f"{r['seconds']:.2f}",
+            r["passes"],
+            f"{median(r['ratios']):.1f}",
+            f"{min(r['ratios']):.1f} to {max(r['ratios']):.1f}",
+            f"{r['memory']:.2f}",
+        )
+        for r in records
+    ]
+    times, memory = [median(r["ratios"]) for r in records], [r["memory"] for r in records]
+    over = [r["network"] for r in records if median(r["ratios"]) > 12]
+    above = [r["network"] for r in records if r["memory"] > 1.1]
+    head = (
+        "network",
+        "s a forward + backward",
+        "passes",
+        "plan / (forward + backward)",
+        "range",
+        "plan / training, memory",
+    )
+    return (
+        f"{table(head, rows)}\n\nOver {len(records)} networks: {median(times):.1f} forward + backward passes in the "
+        f"median, {max(times):.1f} at most, above 12 in {len(over)}{_listed(over)}; memory {median(memory):.2f} in the "
+        f"median, {max(memory):.2f} at most, above 1.1 in {len(above)}{_listed(above)}."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
 
 
 if __name__ == "__main__":

@@ -80,7 +80,10 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "unet": lambda classes: UNet(3, classes),
 }
 FIRST = ("resnet18", "unet")
-LARGER = {"resnet18": (128, 224), "mobilenet_v2": (128,), "resnet50": (128,), "unet": (128,)}
+LARGER = {
+    **dict.fromkeys(("resnet18", "resnet50", "mobilenet_v2"), (128, 224)),
+    **dict.fromkeys(("densenet121", "preact resnet", "convnext", "unet"), (128,)),
+}
 
 
 def cases(network: str) -> Iterator[Case]:
@@ -155,14 +158,17 @@ def table(found: list[dict[str, Any]]) -> str:
         case = record["case"]
         rows[case["network"], case["px"], case["rule"]].append(record)
     lines = [
-        "| network | px | rule | plans | median group size | trend | layers within one divisor |",
-        "|---|---|---|---|---|---|---|",
+        "| network | px | rule | plans | median group size | geometric mean | trend | layers within one divisor |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for (network, px, rule), mine in rows.items():
+    order = list(NETWORKS)
+    for (network, px, rule), mine in sorted(rows.items(), key=lambda row: (order.index(row[0][0]), row[0][1])):
         medians = [median(size for _, size in record["sites"]) for record in mine]
+        means = [_geometric_mean([size for _, size in record["sites"]]) for record in mine]
         trends = [record["trend"] for record in mine]
         lines.append(
             f"| {network} | {px} | {rule} | {len(mine)} | {min(medians):g} to {max(medians):g} "
+            f"| {min(means):.1f} to {max(means):.1f} "
             f"| {min(trends):+.2f} to {max(trends):+.2f} | {100 * near_the_median(mine):.0f} % |".replace("-", "−")
         )
     return "\n".join(lines)
@@ -176,6 +182,10 @@ def near_the_median(mine: list[dict[str, Any]]) -> float:
         middle = median(sizes.index(size) for _, size in layers)
         near += [abs(sizes.index(size) - middle) <= 1 for _, size in layers]
     return sum(near) / len(near)
+
+
+def _geometric_mean(sizes: list[int]) -> float:
+    return float(np.exp(np.mean(np.log(sizes))))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+import idealgroups as ig
 from idealgroups import progress
+from idealgroups.planner import TYPICAL_PASSES
 
 
 def test_a_terminal_shows_the_pass_and_removes_it(
@@ -62,3 +66,38 @@ def test_false_is_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         time.sleep(0.05)
         advance()
     assert capsys.readouterr().err == ""
+
+
+CLOCK = [0.0]
+
+
+class ThreeSeconds(nn.Sequential):
+    """Its forward pass takes three seconds, by the clock of the tests below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        CLOCK[0] += 3.0
+        return super().forward(x)
+
+
+def test_the_time_announced_is_that_of_one_pass_times_the_usual_number(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CLOCK[0] = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: CLOCK[0])
+    torch.manual_seed(0)
+    blocks = [m for _ in range(6) for m in (nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())]
+    net = ThreeSeconds(nn.Conv2d(3, 16, 1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    ig.plan(net, torch.randn(4, 3, 16, 16))
+    announced = 3 * TYPICAL_PASSES
+    assert capsys.readouterr().err == f"planning, about {TYPICAL_PASSES} passes, roughly {announced} s\n"
+    assert announced / 2 <= CLOCK[0] <= announced * 2
+
+
+def test_only_passes_that_are_made_are_counted() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
+    passes: list[str] = []
+    with ig.planner.Survey(net, torch.randn(4, 3, 8, 8)) as survey:
+        survey.plan("layer", advance=lambda: passes.append("layer"))
+        survey.plan("fixed-2", advance=lambda: passes.append("fixed-2"))
+    assert passes == ["layer", "layer", "fixed-2"]

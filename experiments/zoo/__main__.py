@@ -14,7 +14,6 @@ from .runner import load, run
 app = App(name="python -m experiments.zoo", help=usage)
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "zoo.jsonl"
-UNIFORM = HERE / "zoo-uniform.jsonl"
 DOCUMENT = HERE / "report.md"
 
 
@@ -23,7 +22,7 @@ def run_zoo(
     *,
     only: str = "*",
     jobs: int = 1,
-    seconds: float = 120,
+    seconds: float = 400,
     gib: float = 12,
     again: bool = False,
     results: Path = RESULTS,
@@ -42,23 +41,6 @@ def run_zoo(
     run([key for key in keys(only) if key not in done], results, jobs, seconds, gib)
 
 
-@app.command(name="uniform")
-def run_uniform(*, jobs: int = 1, seconds: float = 120, gib: float = 12, results: Path = UNIFORM) -> None:
-    """Measure one number for all layers in the classifiers of the results whose trend the groups move.
-
-    Args:
-        jobs: networks at a time, one thread each.
-        seconds: limit per network, in processor time.
-        gib: memory limit per network.
-        results: where the lines go.
-    """
-    from .uniform import concerned, examine_uniform
-
-    done = {f"{r['library']}:{r['model']}" for r in load(results) if r["outcome"] == "ok"}
-    concern = [f"{r['library']}:{r['model']}" for r in load(RESULTS) if concerned(r)]
-    run([key for key in concern if key not in done], results, jobs, seconds, gib, examine_uniform)
-
-
 @app.command
 def names(*, only: str = "*") -> None:
     """Print the networks, one a line."""
@@ -66,11 +48,11 @@ def names(*, only: str = "*") -> None:
 
 
 @app.command
-def render(*, results: Path = RESULTS, uniform: Path = UNIFORM, document: Path = DOCUMENT) -> None:
+def render(*, results: Path = RESULTS, document: Path = DOCUMENT) -> None:
     """Write the report from the results."""
     from .report import write
 
-    write(load(results), load(uniform), document)
+    write(load(results), document)
 
 
 @app.command

@@ -1,35 +1,37 @@
-"""What is done with one network: build, plan with every strategy, convert, measure, train one step."""
+"""What is done with one network: build, convert, plan with every strategy, train one step, and what planning costs."""
 
 from __future__ import annotations
 
 import math
-import platform
 import random
 import resource
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import idealgroups as ig
-from idealgroups.api import measure
 from idealgroups.errors import NoNormalizationError
 from idealgroups.measuring.loss import random_projection
 from idealgroups.norms import inventory
-from idealgroups.planner import Survey
+from idealgroups.planner import SHARED_PASSES
 from idealgroups.results import Plan
 from idealgroups.sandbox.calling import call_model, copy_inputs, describe
+from idealgroups.sandbox.tree import tensors
 
-from ..common.first_rule import strategy_named
+from ..common.cost import pass_seconds, planning_cost
 from .cases import Case
-from .depths import Depths, depths
 
-STRATEGIES = ("isometric", "hybrid", "block", "fixed-32", "channels-16", "layer", "instance")
-STAGES = ("build", "plan", "convert", "measure", "train")
+STRATEGIES = (
+    *("isometric", "uniform", "uniform-group-size", "block"),
+    *("fixed-32", "group-size-16", "layer", "instance"),
+)
 PACKAGES = {"smp": "segmentation-models-pytorch"}
 Enter = Callable[[str], None]
 
@@ -45,8 +47,7 @@ def examine(case: Case, enter: Enter = lambda stage: None) -> dict[str, Any]:
     """
     started = time.process_time()
     record: dict[str, Any] = {"library": case.library, "model": case.name, "task": case.task, "outcome": "miss"}
-    record["versions"] = {name: version(PACKAGES.get(name, name)) for name in ("torch", case.library)}
-    record["python"] = platform.python_version()
+    record["version"] = version(PACKAGES.get(case.library, case.library))
 
     def stage(name: str) -> None:
         record["stage"] = name
@@ -56,38 +57,60 @@ def examine(case: Case, enter: Enter = lambda stage: None) -> dict[str, Any]:
         _examine(case, record, stage)
     except Exception as error:
         record["cause"] = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-        record["idealgroups_error"] = isinstance(error, ig.IdealGroupsError)
-        if record["stage"] == "plan":
+        if record["stage"] == "convert":
             record["alone"] = _runs_alone(case)
+    else:
+        del record["stage"]
     record["seconds"] = round(time.process_time() - started, 1)
-    record["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    record["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
     return record
 
 
 def _examine(case: Case, record: dict[str, Any], stage: Enter) -> None:
     stage("build")
+    _warm_up()
     model, inputs = build(case)
     record |= _facts(model)
-    record["input"] = describe(inputs)[:200]
-    stage("plan")
+    record["input"] = describe(inputs)[:60]
+    stage("convert")
     if not inventory(model).norms:
         _refusal(model, inputs)
         record["outcome"] = "nothing to plan"
         return
-    plans = _plan(case, model, inputs)
-    record |= _of_plans(plans)
-    stage("convert")
-    with warnings.catch_warnings(record=True) as caught:
+    before = _state(model)
+    with planning_cost(keep=True) as cost, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        converted = ig.apply(model, plans["isometric"])
-    record["warnings"] = sorted({str(w.message)[:200] for w in caught if w.category is UserWarning})
-    _check_groups(converted, plans["isometric"])
-    stage("measure")
-    record |= _of_layers(case, model, converted, inputs, plans)
-    del model
+        started = time.process_time()
+        converted, plan = ig.convert(model, copy_inputs(inputs), loss=case.loss)
+        seconds = time.process_time() - started
+    _check_groups(converted, plan)
+    if said := sorted({str(w.message)[:100] for w in caught if w.category is UserWarning}):
+        record["warnings"] = said
+    stage("compare")
+    survey = cost.survey
+    assert survey is not None
+    with planning_cost() as uniform:
+        plans = {"isometric": plan, "uniform": survey.plan("uniform")}
+    plans |= {strategy: survey.plan(strategy) for strategy in STRATEGIES if strategy not in plans}
+    survey.close()
+    if _state(model) != before:
+        raise MissError("planning or converting changed the model or a random state")
+    record |= _of_plans(plans)
     stage("train")
-    record["loss_before"], record["loss_after"] = _train(case, converted, inputs)
+    record["loss"] = _train(case, converted, inputs)
+    del converted
+    base = pass_seconds(model, inputs, _loss(case))
+    record["passes"] = [cost.passes, SHARED_PASSES + uniform.passes]
+    costs = (cost.seconds, cost.shared + uniform.seconds, seconds)
+    record["cost"] = [_round(value / base, 1) for value in costs]
+    record["pass_seconds"] = _round(base, 3)
     record["outcome"] = "ok"
+
+
+def _warm_up() -> None:
+    """Convert a small network, so that what Python and torch load at first use is no part of the cost."""
+    small = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    ig.convert(small, torch.randn(2, 3, 8, 8))
 
 
 def build(case: Case) -> tuple[nn.Module, Any]:
@@ -104,17 +127,7 @@ def _facts(model: nn.Module) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "convolutions": len(convolutions),
         "depthwise": sum(c.groups == c.in_channels > 1 for c in convolutions),
-        "norms": len(inventory(model).norms),
     }
-
-
-def _plan(case: Case, model: nn.Module, inputs: Any) -> dict[str, Plan]:
-    before = _state(model)
-    network = Survey(model, copy_inputs(inputs), loss=case.loss, name=case.name)
-    plans = {strategy: network.plan(strategy_named(strategy)) for strategy in STRATEGIES}
-    if _state(model) != before:
-        raise MissError("planning changed the model or a random state")
-    return plans
 
 
 def _state(model: nn.Module) -> Any:
@@ -134,18 +147,40 @@ def _refusal(model: nn.Module, inputs: Any) -> None:
 
 def _of_plans(plans: Mapping[str, Plan]) -> dict[str, Any]:
     plan = plans["isometric"]
+    sizes = [site.group_size for site in plan.sites]
     return {
-        "sites": len(plan.sites),
-        "not_understood": [[item.name, item.why] for item in plan.not_understood],
-        "budget": {s: _round(plans[s].budget, 4) for s in ("isometric",)},
+        "sites": len(sizes),
+        "line": sum(weight.in_line for weight in plan.after.layers) if plan.after else 0,
+        "layers": len(plan.after.layers) if plan.after else 0,
+        "not_understood": len(plan.not_understood),
+        "least_positions": min(site.positions for site in plan.sites),
+        "sizes": [min(sizes), median(sizes), max(sizes)],
+        "sizes_by_width": _by_width(plan),
         "one_number": plan.one_number,
+        "uniform": max(plans["uniform"].num_groups.values()),
+        "uniform_group_size": min(plans["uniform-group-size"].group_sizes.values()),
         "lowest_trend": _round(plan.lowest_trend),
         "trend_before": _round(plan.trend_before),
-        "spread_before": _round(plan.spread_before),
-        "trend": {s: _round(p.trend_after) for s, p in plans.items()},
-        "spread": {s: _round(p.spread_after) for s, p in plans.items()},
-        "groups": [[site.num_channels, site.positions, site.num_groups] for site in plan.sites],
+        "strategies": {s: [_round(p.trend_after), _round(p.spread_after, 2), _mean_size(p)] for s, p in plans.items()},
+        "coupled": plan.samples_coupled,
     }
+
+
+def _by_width(plan: Plan) -> dict[str, float]:
+    """{channels, to the nearest power of two: geometric mean of the group sizes}, of layers with several positions."""
+    sizes: dict[int, list[int]] = defaultdict(list)
+    for site in plan.sites:
+        if site.positions > 1:
+            sizes[2 ** round(math.log2(site.num_channels))].append(site.group_size)
+    return {str(width): round(geometric_mean(found), 1) for width, found in sorted(sizes.items())}
+
+
+def _mean_size(plan: Plan) -> float:
+    return round(geometric_mean([site.group_size for site in plan.sites]), 1)
+
+
+def geometric_mean(values: list[int]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def _check_groups(model: nn.Module, plan: Plan) -> None:
@@ -156,35 +191,11 @@ def _check_groups(model: nn.Module, plan: Plan) -> None:
             raise MissError(f"{site.name} has not become a GroupNorm of {site.num_groups} groups")
 
 
-def _of_layers(
-    case: Case, model: nn.Module, converted: nn.Module, inputs: Any, plans: Mapping[str, Plan]
-) -> dict[str, Any]:
-    """log u of every weight layer, and where in the network it is: the evidence on what axis to draw the trend."""
-    planned = measure(converted, inputs, loss=case.loss)
-    expected = plans["isometric"].trend_after
-    if not math.isclose(planned.trend, expected, abs_tol=0.02):
-        raise MissError(f"the converted network has a trend of {planned.trend:.3f}, the plan says {expected:.3f}")
-    measured = {"isometric": planned}
-    for strategy in ("layer", "instance"):
-        measured[strategy] = measure(model, inputs, plan=plans[strategy], loss=case.loss)
-    log_u = {s: {w.name: math.log(w.relative) for w in m.layers} for s, m in measured.items()}
-    names = [w.name for w in planned.layers if all(w.name in values for values in log_u.values())]
-    parameters = dict(converted.named_parameters())
-    where = depths(converted, copy_inputs(inputs), _loss(case))
-    return {
-        "layers": len(planned.layers),
-        "silent": len(planned.silent),
-        "log_u": {s: [round(values[name], 2) for name in names] for s, values in log_u.items()},
-        "dimensions": [parameters[name].ndim for name in names],
-        "depth": {k: [_round(getattr(where.get(n, Depths()), k), 1) for n in names] for k in Depths._fields},
-    }
-
-
 def _loss(case: Case) -> Callable[[Any], Tensor]:
     return case.loss or random_projection(0)
 
 
-def _train(case: Case, model: nn.Module, inputs: Any) -> tuple[float, float]:
+def _train(case: Case, model: nn.Module, inputs: Any) -> list[float]:
     torch.manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     loss = _loss(case)(call_model(model, copy_inputs(inputs)))
@@ -200,13 +211,11 @@ def _train(case: Case, model: nn.Module, inputs: Any) -> tuple[float, float]:
         raise MissError("a weight of the converted network is not finite after one step")
     if not math.isfinite(after):
         raise MissError("the loss of the converted network is not finite after one step")
-    return round(float(loss.detach()), 4), round(after, 4)
+    return [round(float(loss.detach()), 3), round(after, 3)]
 
 
 def _loss_of_detached(case: Case, output: Any) -> Tensor:
     """The default loss leaves out what needs no gradient, and without a graph nothing does."""
-    from idealgroups.sandbox.tree import tensors
-
     if case.loss is not None:
         return case.loss(output)
     return sum((t.float().abs().mean() for t in tensors(output) if t.is_floating_point()), torch.zeros(()))

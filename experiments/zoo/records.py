@@ -2,56 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
-
-import numpy as np
-
-from ..common.first_rule import ISOMETRY_TOLERANCE, MAX_BUDGET
-from .examine import STRATEGIES
 
 Record = dict[str, Any]
 
 LEAST_LAYERS = 5
-"""A network has a trend worth the name from this many weight layers on."""
+"""A network has a trend worth the name from this many weight layers in its line on."""
 
 LEVER = 0.5
 """Between one group and one channel per group the trend must move by this much for the number of groups to matter."""
 
-ISOMETRIC = ISOMETRY_TOLERANCE + 0.05
-"""The goal for a plan's absolute trend: the least δ, and what rounding to divisors may add."""
 
-TIE = 0.01
-WITHIN = ISOMETRY_TOLERANCE + TIE
-
-SILENCE = -4.0
-"""A weight whose log u falls by this much has stopped to learn."""
+def trend(record: Record, strategy: str) -> float:
+    """T with the numbers of groups of a strategy."""
+    return float(record["strategies"][strategy][0])
 
 
-def sees_positions(record: Record) -> bool:
-    """Which δ the plan took: the library found no global pool in front of the loss."""
-    return not record["pooled"]
+def spread(record: Record, strategy: str) -> float:
+    """Standard deviation of log u over the line."""
+    return float(record["strategies"][strategy][1])
 
 
-def tolerance(record: Record) -> float:
-    """δ of the plan."""
-    return float(record["tolerance"])
+def mean_size(record: Record, strategy: str) -> float:
+    """Geometric mean of the group sizes over layers."""
+    return float(record["strategies"][strategy][2])
 
 
-PLAIN = tuple(s for s in STRATEGIES if s != "hybrid")
-
-
-def best(record: Record, among: Iterable[str], slack: float = TIE) -> set[str]:
-    values = {s: abs(record["trend"][s]) for s in among if record["trend"][s] is not None}
-    return {s for s, value in values.items() if value <= min(values.values()) + slack}
+def measured(record: Record) -> bool:
+    """Whether the network was planned, converted and trained, and has a trend with every strategy."""
+    if record["outcome"] != "ok" or record["line"] < LEAST_LAYERS:
+        return False
+    return all(trend is not None for trend, _, _ in record["strategies"].values())
 
 
 def lever(record: Record) -> float:
-    ends = record["trend"]["layer"], record["trend"]["instance"]
-    return 0.0 if None in ends else abs(ends[0] - ends[1])
+    """How far the trend moves from one group to one channel per group."""
+    return abs(trend(record, "layer") - trend(record, "instance"))
+
+
+def matters(record: Record) -> bool:
+    """Whether the number of groups moves the trend."""
+    return lever(record) >= LEVER
+
+
+def reachable(record: Record) -> bool:
+    """Whether one group leaves the trend at or above zero, so that some number of groups is isometric or none falls."""
+    return trend(record, "layer") >= 0
+
+
+def keeps(record: Record, strategy: str) -> bool:
+    """Whether the trend is at or above the lowest that the rule allows; rounding aside."""
+    return trend(record, strategy) >= float(record["lowest_trend"]) - 1e-3
+
+
+def finest(record: Record, among: tuple[str, ...]) -> set[str]:
+    """The strategies that keep the limit with the smallest groups, within a tenth in the geometric mean of sizes."""
+    sizes = {s: mean_size(record, s) for s in among if keeps(record, s)}
+    return {s for s, size in sizes.items() if size <= 1.1 * min(sizes.values())}
 
 
 def depthwise(record: Record) -> bool:
+    """Whether a quarter or more of the convolutions are depthwise."""
     return bool(record["depthwise"] * 4 >= max(record["convolutions"], 1))
 
 
@@ -64,26 +76,7 @@ KINDS: dict[str, Callable[[Record], bool]] = {
     "video and three dimensions": lambda r: r["task"] == "video" or "-3d" in r["model"],
     "audio, time series": lambda r: r["task"] in ("audio", "time series"),
     "optical flow": lambda r: r["task"] == "optical flow",
-    "a norm on 1×1 maps": lambda r: any(s == 1 for _, s, _ in r["groups"]),
+    "a norm on 1×1 maps": lambda r: r["least_positions"] == 1,
     "depthwise (a quarter or more of the convolutions)": depthwise,
     "without depthwise convolutions": lambda r: not r["depthwise"],
-    "multi-branch (longest path ≥ 3 × shortest)": lambda r: branching(r) >= 3,
 }
-
-
-def branching(record: Record) -> float:
-    longest, shortest = (
-        max((d for d in record["depth"][k] if d is not None), default=1) for k in ("longest", "shortest")
-    )
-    return float(longest / max(shortest, 1))
-
-
-def saturated(record: Record) -> bool:
-    """The largest budget is spent and early layers are still behind."""
-    budget: float = record["budget"]["isometric"]
-    return bool(budget >= MAX_BUDGET - 1e-3 and record["trend"]["isometric"] > ISOMETRY_TOLERANCE)
-
-
-def silenced(record: Record) -> int:
-    lost = np.array(record["log_u"]["isometric"]) - np.array(record["log_u"]["layer"])
-    return int((lost < SILENCE).sum())

@@ -3,58 +3,64 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from ..common.first_rule import ISOMETRY_TOLERANCE, MAX_BUDGET, POSITION_TOLERANCE
 from ..common.markdown import replace_section, table
-from .axes import axis, weights
 from .cases import LIBRARIES
 from .examine import STRATEGIES
 from .records import (
-    ISOMETRIC,
     KINDS,
     LEAST_LAYERS,
     LEVER,
-    PLAIN,
-    SILENCE,
-    TIE,
-    WITHIN,
     Record,
-    best,
-    lever,
-    saturated,
-    sees_positions,
-    silenced,
-    tolerance,
+    depthwise,
+    finest,
+    keeps,
+    matters,
+    mean_size,
+    measured,
+    reachable,
+    spread,
+    trend,
 )
 from .text import code, number, percent
-from .uniform import uniform, widths
 
 LISTED = 15
-"""Networks named in a list; the table has all of them."""
+"""Networks named in a list; the records have all of them."""
+
+NEAR = 0.3
+"""What counted as isometric under the first rule."""
+
+RIVALS = ("uniform", "uniform-group-size", "block", "fixed-32", "group-size-16", "layer")
+CHANNELS = (16, 32, 64, 128, 256, 512, 1024, 2048)
+DEPTHWISE: dict[str, Callable[[Record], bool]] = {
+    "no depthwise convolution": lambda r: not r["depthwise"],
+    "a quarter or more depthwise": depthwise,
+}
 
 
-def write(records: list[Record], measured: list[Record], document: Path) -> None:
-    """``records``: of :mod:`.examine`; ``measured``: of :mod:`.uniform`, for some of the same networks."""
-    records = sorted(records, key=lambda r: (LIBRARIES.index(r["library"]), r["task"], r["model"]))
-    planned = [r for r in records if r["outcome"] == "ok"]
-    with_trend = [r for r in planned if r["layers"] >= LEAST_LAYERS and r["trend"]["isometric"] is not None]
-    replace_section(document, "zoo-coverage", coverage(records))
-    replace_section(document, "zoo-misses", misses(records))
-    replace_section(document, "zoo-trends", trends(with_trend))
-    replace_section(document, "zoo-kinds", kinds(with_trend))
-    replace_section(document, "zoo-widths", widths(with_trend))
-    replace_section(document, "zoo-uniform", uniform(with_trend, measured))
-    replace_section(document, "zoo-axis", axis(with_trend))
-    replace_section(document, "zoo-weights", weights(with_trend))
-    replace_section(document, "zoo-edges", edges(with_trend))
-    replace_section(document, "zoo-networks", networks(records))
+def write(records: Sequence[Record], document: Path) -> None:
+    """Write every part of the report that comes from records."""
+    fine = [r for r in records if measured(r)]
+    for name, text in (
+        ("coverage", coverage(records)),
+        ("misses", misses(records)),
+        ("trends", trends(fine)),
+        ("against", against(fine)),
+        ("kinds", kinds(fine)),
+        ("cost", cost([r for r in records if r["outcome"] == "ok"])),
+        ("widths", widths(fine)),
+        ("edges", edges(fine)),
+    ):
+        replace_section(document, f"zoo-{name}", text)
 
 
-def coverage(records: list[Record]) -> str:
+def coverage(records: Sequence[Record]) -> str:
+    """What became of every network, by library."""
     rows = []
     for library in (*LIBRARIES, "all"):
         mine = [r for r in records if library in (r["library"], "all")]
@@ -63,24 +69,18 @@ def coverage(records: list[Record]) -> str:
         count = Counter(r["outcome"] for r in mine)
         tried = count["ok"] + count["miss"]
         share = f"{count['ok'] / tried:.1%}" if tried else "–"
-        time = f"{median(r['seconds'] for r in mine if r['outcome'] == 'ok'):.1f} s" if count["ok"] else "–"
-        release = next((r["versions"][library] for r in mine if library in r.get("versions", {})), "")
-        rows.append((library, release, len(mine), count["nothing to plan"], tried, count["ok"], share, time))
-    head = ("library", "version", "networks", "no norm to plan", "to plan", "all stages passed", "share", "median time")
-    commits = sorted({r["commit"] for r in records if "commit" in r})
-    torch = sorted({r["versions"]["torch"] for r in records if "versions" in r})
-    note = (
-        "Stages: build, plan with seven strategies, convert, measure, one SGD step with finite gradients. Checked on "
-        "the way: planning changes nothing; the converted network measures what the plan promised; a network without a "
-        "supported norm is refused in one sentence. Time is processor time on one core, all stages together. "
-        f"PyTorch {', '.join(torch)}; revisions of this library: {', '.join(commits) or 'not recorded'}."
-    )
-    return f"{table(head, rows)}\n\n{note}"
+        release = "" if library == "all" else next((r["version"] for r in mine if "version" in r), "")
+        rows.append((library, release, len(mine), count["nothing to plan"], tried, count["ok"], share))
+    head = ("library", "version", "networks", "no norm to plan", "to plan", "all stages passed", "share")
+    coupled = [r for r in records if r.get("coupled")]
+    note = f"In {len(coupled)} of the converted networks one sample of a batch still changes what another gets"
+    return f"{table(head, rows)}\n\n{note}{_named(coupled)}."
 
 
-def misses(records: list[Record]) -> str:
+def misses(records: Sequence[Record]) -> str:
+    """The networks that failed, with the cause."""
     rows = [
-        (f"{r['library']}:{r['model']}", r["stage"], code(r.get("cause", "")), code(r.get("alone", "")))
+        (_key(r), r["stage"], code(r.get("cause", "")), code(r.get("alone", "")))
         for r in records
         if r["outcome"] == "miss"
     ]
@@ -89,120 +89,166 @@ def misses(records: list[Record]) -> str:
     return table(("network", "stage", "cause", "the network by itself"), rows)
 
 
-def trends(records: list[Record]) -> str:
-    sensitive = [r for r in records if lever(r) >= LEVER]
-    dense = [r for r in sensitive if sees_positions(r)]
-    pooled = [r for r in sensitive if not sees_positions(r)]
-    normed = [r for r in pooled if r["sites"] >= r["layers"] / 2]
+def trends(records: Sequence[Record]) -> str:
+    """The trend of every strategy, over all networks and over those where it matters."""
+    moving = [r for r in records if matters(r)]
     parts = []
     for title, chosen in (
-        (f"All {len(records)} networks with at least {LEAST_LAYERS} weight layers", records),
-        (f"The {len(sensitive)} of them whose trend the number of groups moves by {LEVER} or more", sensitive),
-        (f"The {len(pooled)} of these whose loss sees a global mean: here isometry is the aim", pooled),
-        (f"The {len(normed)} of those {len(pooled)} in which every second weight layer or more has its norm", normed),
-        (f"The {len(dense)} whose loss sees positions: here the plan lets T fall to −{POSITION_TOLERANCE:.1f}", dense),
+        (f"All {len(records)} networks with at least {LEAST_LAYERS} weight layers in the line", records),
+        (f"The {len(moving)} of them whose trend the number of groups moves by {LEVER} or more", moving),
+        (
+            f"The {sum(map(reachable, moving))} of those whose trend is not negative with one group",
+            [r for r in moving if reachable(r)],
+        ),
     ):
-        rows = []
-        for strategy in STRATEGIES:
-            values = [abs(r["trend"][strategy]) for r in chosen]
-            rows.append(
-                (
-                    strategy,
-                    f"{median(values):.2f}" if values else "–",
-                    f"{np.quantile(values, 0.9):.2f}" if values else "–",
-                    percent(value <= ISOMETRIC for value in values),
-                    percent(strategy in best(r, STRATEGIES) for r in chosen),
-                    "" if strategy == "hybrid" else percent(strategy in best(r, PLAIN) for r in chosen),
-                    "" if strategy == "hybrid" else percent(strategy in best(r, PLAIN, WITHIN) for r in chosen),
-                    f"{median(r['spread'][strategy] for r in chosen):.2f}" if chosen else "–",
-                )
-            )
+        rows = [(strategy, *_cells(chosen, strategy)) for strategy in STRATEGIES] if chosen else []
         head = (
             "strategy",
-            "median of absolute trend",
+            "median of the absolute trend",
             "90th percentile",
-            "within 0.3",
-            "most isometric",
-            "without hybrid",
-            "or within δ of it",
+            f"within {NEAR}",
+            "within 1",
+            "keeps the limit",
+            "and has the smallest groups",
             "median spread",
+            "median group size",
         )
         parts.append(f"{title}:\n\n{table(head, rows)}")
     parts.append(
-        f"*Most isometric*: the smallest absolute trend of all, ties within {TIE} counting for each; plans lean "
-        f"to −δ on purpose (as many groups as isometry allows): δ is {ISOMETRY_TOLERANCE} or half a standard error "
-        f"of the trend, whichever is more, and {POSITION_TOLERANCE:.1f} where the loss sees positions."
+        "*Keeps the limit*: T is not below min(0, T of one group) − 1, what the rule allows. *And has the smallest "
+        "groups*: of the strategies that do, within a tenth in the geometric mean over layers; this is what the rule "
+        "looks for. *Median group size*: of the networks' geometric means."
     )
     return "\n\n".join(parts)
 
 
-def kinds(records: list[Record]) -> str:
+def _cells(records: Sequence[Record], strategy: str) -> tuple[str, ...]:
+    sizes = [abs(trend(r, strategy)) for r in records]
+    return (
+        f"{median(sizes):.2f}",
+        f"{np.quantile(sizes, 0.9):.2f}",
+        percent(size <= NEAR for size in sizes),
+        percent(size <= 1 for size in sizes),
+        percent(keeps(r, strategy) for r in records),
+        percent(strategy in finest(r, STRATEGIES) for r in records),
+        f"{median(spread(r, strategy) for r in records):.2f}",
+        f"{median(mean_size(r, strategy) for r in records):.1f}",
+    )
+
+
+def against(records: Sequence[Record]) -> str:
+    """How often another choice is closer to zero, or also keeps the limit with groups as small."""
     rows = []
-    for kind, belongs in KINDS.items():
-        mine = [r for r in records if belongs(r)]
-        if mine:
-            medians = [f"{median(abs(r['trend'][s]) for r in mine):.2f}" for s in STRATEGIES]
-            wins = percent("isometric" in best(r, PLAIN) for r in mine)
-            dense = percent(sees_positions(r) for r in mine)
-            below = percent(r["trend"]["layer"] < -tolerance(r) for r in mine)
-            above = percent(saturated(r) for r in mine)
-            rows.append((kind, len(mine), dense, *medians, wins, below, above))
+    for strategy in RIVALS:
+        closer = [r for r in records if abs(trend(r, strategy)) < abs(trend(r, "isometric")) - 0.01]
+        finer = [r for r in records if keeps(r, strategy) and mean_size(r, strategy) < 0.9 * mean_size(r, "isometric")]
+        broken = [r for r in records if not keeps(r, strategy)]
+        rows.append(
+            (strategy, *(f"{len(found)} ({len(found) / len(records):.0%})" for found in (closer, finer, broken)))
+        )
     head = (
-        *("kind", "networks", "see positions", *STRATEGIES),
-        *("plan most isometric", "below −δ at one group", "above +0.25 at the largest ε"),
+        "strategy",
+        "closer to zero than the plan",
+        "keeps the limit with groups smaller by a tenth",
+        "falls below the limit",
     )
-    return f"Median of the absolute trend by kind of network:\n\n{table(head, rows)}"
-
-
-def edges(records: list[Record]) -> str:
-    below = [r for r in records if r["trend"]["layer"] < -tolerance(r)]
-    rescued = [r for r in below if r["trend"]["isometric"] >= -tolerance(r)]
-    above = [r for r in records if saturated(r)]
-    hidden = [r for r in above if r["trend"]["instance"] < -tolerance(r)]
-    flat = [r for r in records if lever(r) < LEVER]
-    dead = [r for r in records if silenced(r)]
-    parts = [
-        f"**One group is already too many** ({len(below)} networks: trend at one group below −δ; in "
-        f"{len(rescued)} of them a finer grouping is isometric all the same): {listing(below, 'layer')}.",
-        f"**The largest budget is not enough** ({len(above)}: ε = {MAX_BUDGET:.2f} and the trend still above "
-        f"{ISOMETRY_TOLERANCE}; in {len(hidden)} of them instance norm is below −δ, so isometry "
-        f"lies between): {listing(above, 'isometric')}.",
-        f"**The number of groups hardly matters** ({len(flat)}: the trend moves by less than {LEVER} from one group to "
-        f"one channel per group): {listing(flat, 'isometric')}.",
-    ]
-    parts.append(
-        f"**The plan silences weights** ({len(dead)}: log u of some weights is {-SILENCE:g} or more below that with "
-        "one group; one channel per group removes what is constant over positions, a time embedding for instance): "
-        + (", ".join(f"{r['library']}:{r['model']} ({silenced(r)} of {r['layers']})" for r in dead) or "none")
-        + "."
+    lost = [r for r in records if not keeps(r, "isometric")]
+    flat = [r for r in records if not matters(r)]
+    return (
+        f"Of {len(records)} networks:\n\n{table(head, rows) if records else ''}\n\n"
+        "The plan goes down to one e-fold below zero on purpose, to have more groups; so closer to zero is no fault by "
+        f"the rule, but it is by the plain meaning of isometric. In {len(flat)} networks the trend moves by less than "
+        f"{LEVER} from one group to one channel per group: there the number of groups hardly matters. Plans below the "
+        f"limit: {len(lost)}{_named(lost)}."
     )
-    return "\n\n".join(parts)
 
 
-def listing(records: list[Record], strategy: str) -> str:
-    worst = sorted(records, key=lambda r: -abs(r["trend"][strategy]))
-    named = ", ".join(f"{r['library']}:{r['model']} ({number(r['trend'][strategy])})" for r in worst[:LISTED])
-    return (named or "none") + (f" and {len(worst) - LISTED} more in the table below" if len(worst) > LISTED else "")
-
-
-def networks(records: list[Record]) -> str:
+def kinds(records: Sequence[Record]) -> str:
+    """The trends by kind of network."""
     rows = []
-    for r in records:
-        if r["outcome"] == "ok":
-            widths = [channels // groups for channels, _, groups in r["groups"]]
-            cells = (
-                r["input"] if len(r["input"]) < 30 else r["input"][:27] + "…",
-                r["sites"],
-                min(positions for _, positions, _ in r["groups"]),
-                f"{tolerance(r):.2f}",
-                number(r["budget"]["isometric"]),
-                f"{median(widths):g}",
-                f"{min(widths)}–{max(widths)}",
-                number(r["trend_before"]),
-                *(number(r["trend"][s]) for s in STRATEGIES),
-            )
-        else:
-            cells = (r["outcome"], *([""] * 14))
-        rows.append((f"{r['library']}:{r['model']}", *cells))
-    head = ("network", "input", "norms", "least S", "δ", "ε", "median c", "range of c", "T before", *STRATEGIES)
-    return table(head, rows)
+    everything = {"all": list(records)}
+    for kind, mine in ({kind: [r for r in records if of(r)] for kind, of in KINDS.items()} | everything).items():
+        if mine:
+            middle = [f"{median(abs(trend(r, s)) for r in mine):.2f}" for s in STRATEGIES]
+            within = [percent(abs(trend(r, s)) <= 1 for r in mine) for s in ("isometric", *RIVALS)]
+            rows.append((kind, len(mine), *middle, *within, percent(not matters(r) for r in mine)))
+    head = (
+        "kind",
+        "networks",
+        *STRATEGIES,
+        *(f"within 1: {s}" for s in ("isometric", *RIVALS)),
+        f"moves by less than {LEVER}",
+    )
+    return f"Median of the absolute trend, and the share of networks within 1, by kind:\n\n{table(head, rows)}"
+
+
+def cost(records: Sequence[Record]) -> str:
+    """How many passes planning takes, and its processor time over that of a forward and backward pass."""
+    rows = []
+    for what, of in (
+        ("passes, `isometric`", [r["passes"][0] for r in records]),
+        ("passes, `uniform`", [r["passes"][1] for r in records]),
+        ("time, `isometric`", [r["cost"][0] for r in records]),
+        ("time, `uniform`", [r["cost"][1] for r in records]),
+        ("time, `convert` with its trial", [r["cost"][2] for r in records]),
+        ("time, `isometric`, where a pass takes 0.2 s or more", [r["cost"][0] for r in _slow(records)]),
+        ("time, `uniform`, where a pass takes 0.2 s or more", [r["cost"][1] for r in _slow(records)]),
+        ("time, `convert`, where a pass takes 0.2 s or more", [r["cost"][2] for r in _slow(records)]),
+    ):
+        if of:
+            cells = (f"{value:.1f}" for value in (median(of), np.quantile(of, 0.9), max(of)))
+            rows.append((what, len(of), *cells, percent(value <= 8 for value in of), percent(v <= 12 for v in of)))
+    head = ("cost", "networks", "median", "90th percentile", "most", "8 or less", "12 or less")
+    passes = Counter(r["passes"][0] for r in records)
+    return (
+        f"{table(head, rows)}\n\nNetworks by the number of passes of `isometric`: "
+        + ", ".join(f"{number}: {passes[number]}" for number in sorted(passes))
+        + ". A pass is a forward and a backward one; the first looks at the network as it is. Time: processor time on "
+        "one thread, beside other work, over that of one forward and backward pass of the network as it is, the best "
+        "of up to three; where a pass takes milliseconds the time of copying and of bookkeeping shows."
+    )
+
+
+def _slow(records: Sequence[Record]) -> list[Record]:
+    return [r for r in records if r["pass_seconds"] >= 0.2]
+
+
+def widths(records: Sequence[Record]) -> str:
+    """What the plans choose, by number of channels; a network counts once in each row."""
+    rows = []
+    for channels in CHANNELS:
+        cells = []
+        for belongs in DEPTHWISE.values():
+            sizes = [
+                r["sizes_by_width"][str(channels)]
+                for r in records
+                if matters(r) and belongs(r) and str(channels) in r["sizes_by_width"]
+            ]
+            low, middle, high = np.quantile(sizes, (0.25, 0.5, 0.75)) if sizes else (0, 0, 0)
+            cells.append(f"{middle:.0f} ({low:.0f}–{high:.0f}; {len(sizes)})" if sizes else "–")
+        rows.append((channels, *cells))
+    note = "Group sizes of the plans: median (quartiles; networks), layers with more than one position."
+    return f"{note}\n\n{table(('channels', *DEPTHWISE), rows)}"
+
+
+def edges(records: Sequence[Record]) -> str:
+    """Networks in which the rule cannot do what it is for."""
+    above = sorted((r for r in records if trend(r, "isometric") > 0.5), key=lambda r: -trend(r, "isometric"))
+    below = sorted((r for r in records if trend(r, "layer") < -1), key=lambda r: trend(r, "layer"))
+    return (
+        f"**No allowed number of groups brings the trend down to 0.5** in {len(above)} networks"
+        f"{_named(above, lambda r: trend(r, 'isometric'))}.\n\n"
+        f"**One group is below −1 already** in {len(below)} networks, where the limit lies one lower"
+        f"{_named(below, lambda r: trend(r, 'layer'))}."
+    )
+
+
+def _key(record: Record) -> str:
+    return f"{record['library']}:{record['model']}"
+
+
+def _named(records: Iterable[Record], value: Callable[[Record], float] | None = None) -> str:
+    records = list(records)
+    named = [_key(r) + (f" ({number(value(r))})" if value else "") for r in records[:LISTED]]
+    rest = f" and {len(records) - LISTED} more" if len(records) > LISTED else ""
+    return f": {', '.join(named)}{rest}" if named else ""

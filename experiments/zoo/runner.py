@@ -23,7 +23,7 @@ from .examine import Enter, examine
 
 Examination = Callable[[Case, Enter], dict[str, Any]]
 
-PRELOAD = ("torch", "idealgroups.cli", "experiments.zoo.examine")
+PRELOAD = ("torch", "idealgroups.api", "experiments.zoo.examine")
 """Imported once; every process is a fork of that one, before it has run anything."""
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import median
-
-import numpy as np
 
 from ..common.markdown import minus
 
@@ -21,8 +18,3 @@ def percent(values: Iterable[bool]) -> str:
 
 def number(value: float | None) -> str:
     return "–" if value is None else minus(f"{value:.2f}")
-
-
-def middle(values: Iterable[float]) -> str:
-    values = [value for value in values if np.isfinite(value)]
-    return number(median(values)) if values else "–"

@@ -24,7 +24,7 @@ from .measuring.loss import Loss
 from .measuring.observation import Optimizer
 from .measuring.observer import Observer
 from .measuring.shapes import has_values
-from .planner import MAX_PASSES, Survey
+from .planner import TYPICAL_PASSES, Survey
 from .pretrained import FAITHFUL, convert_trained
 from .processes import shared
 from .progress import steps
@@ -98,7 +98,7 @@ def plan(
 
     def make() -> tuple[Plan, dict[str, Any]]:
         with (
-            steps(progress, "planning", total=MAX_PASSES) as advance,
+            steps(progress, "planning", total=TYPICAL_PASSES) as advance,
             Survey(
                 model,
                 inputs,
@@ -277,7 +277,7 @@ def _convert(
     def watch(tried: nn.Module, copy_of: nn.Module | None = None) -> Observer:
         return Observer(tried, example_inputs, loss, seed, optimizer, patterns.why_not, copy_of)
 
-    with steps(progress, "converting", total=MAX_PASSES) as advance:
+    with steps(progress, "converting", total=TYPICAL_PASSES) as advance:
         with Survey(
             model,
             example_inputs,

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Collection, Mapping
+from functools import cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -19,7 +20,7 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 def check_types(record: DataclassInstance) -> None:
     """Raise IdealGroupsError if a field of ``record`` has another type than its annotation says."""
-    hints = get_type_hints(type(record))
+    hints = _hints(type(record))
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         if not _is_a(value, hints[field.name]):
@@ -47,7 +48,7 @@ def from_mapping(cls: type[Record], data: Any, derived: Collection[str] = ()) ->
             near = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(fields)}."
             raise IdealGroupsError(f"a {cls.__name__} has no field {key!r}; {hint}")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     values = {
         key: math.nan if value is None and hints[key] is float else value
         for key, value in data.items()
@@ -58,6 +59,11 @@ def from_mapping(cls: type[Record], data: Any, derived: Collection[str] = ()) ->
         if required and name not in values:
             raise IdealGroupsError(f"a {cls.__name__} lacks its field {name!r}.")
     return cls(**values)
+
+
+@cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    return get_type_hints(cls)
 
 
 def _is_a(value: Any, hint: Any) -> bool:

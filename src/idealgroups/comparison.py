@@ -15,7 +15,7 @@ from .extras import require
 from .frames import comparison_rows, frame
 from .measuring.loss import Loss
 from .measuring.observation import Optimizer
-from .planner import MAX_PASSES, Survey
+from .planner import SHARED_PASSES, TYPICAL_PASSES, Survey
 from .progress import steps
 from .results import Plan
 from .tables import comparison_text, trends_of
@@ -106,7 +106,7 @@ def compare(
     [16, 1]
     """
     chosen = [parse_strategy(strategy) for strategy in strategies]
-    total = sum(1 if strategy.closed else MAX_PASSES for strategy in chosen)
+    total = SHARED_PASSES + sum(1 if strategy.closed else TYPICAL_PASSES - SHARED_PASSES for strategy in chosen)
     with (
         steps(progress, "comparing", total=total) as advance,
         Survey(

@@ -29,12 +29,14 @@ from .selection import Patterns
 from .synthetic import inputs_for
 from .theory.curves import Curves
 from .theory.layer import Choice, Groups, Layer
-from .theory.solve import MAX_CHECKS
 from .theory.strategies import Strategy, parse_strategy
 from .version import made_with
 
-MAX_PASSES = MAX_CHECKS + 2
-"""What a progress bar counts up to; most searches end sooner."""
+SHARED_PASSES = 2
+"""Passes that serve all strategies: one of the model as it is, one with one group in every layer."""
+
+TYPICAL_PASSES = 4
+"""Passes of most plans: the shared ones and the checks of a search, of which there are one to five."""
 
 TOO_SMALL = "a group norm there would be a constant or a sign"
 """Normalizing takes two of the directions that a sample's values can change in; with one or two, none is left."""
@@ -190,14 +192,15 @@ class Survey:
         """The layers that are planned, in execution order."""
         return tuple(facts.layer for facts in self._look.facts)
 
-    def _observe(self, groups: Groups, with_curves: bool = False) -> Observation:
-        """Return one pass with ``groups``; a pass that was made before is not made again."""
+    def _observe(self, groups: Groups, with_curves: bool = False, advance: Steps = lambda: None) -> Observation:
+        """Return one pass with ``groups``; a pass that was made before is not made again, and does not ``advance``."""
         look = self._look
         key = tuple(sorted((name, number) for name, number in groups.items() if name not in look.twins))
         seen = self._seen.get(key)
         if seen is None or (with_curves and not seen.curves):
             twins = {name: groups[twin] for name in look.twins_that_ran if (twin := look.twins[name]) in groups}
             seen = self._seen[key] = self._observer.observe({**groups, **twins}, with_curves)
+            advance()
         return seen
 
     def plan(self, strategy: str | Strategy = "isometric", *, advance: Steps = lambda: None) -> Plan:
@@ -205,13 +208,16 @@ class Survey:
 
         Args:
             strategy: its name or object, as in :func:`idealgroups.plan`.
-            advance: called after every pass.
+            advance: called after every pass that is made, that of the model as it is included.
 
         Raises:
             IdealGroupsError: no such strategy; no normalization layer that runs; a gradient that is not finite.
         """
         chosen = parse_strategy(strategy)
+        is_first = "_look" not in vars(self)
         look = self._look
+        if is_first:
+            advance()
         share = _share(look.before, self._observer)
         if share < NEARLY_NOTHING:
             warnings.warn(
@@ -223,9 +229,7 @@ class Survey:
         started = time.perf_counter()
 
         def observe(groups: Groups, with_curves: bool) -> Observation:
-            seen = self._observe(groups, with_curves)
-            advance()
-            return seen
+            return self._observe(groups, with_curves, advance)
 
         one = observe({layer.name: 1 for layer in self.layers}, True)
         choice = chosen.choose(self.layers, observe)

@@ -1,0 +1,29 @@
+"""The table of speed and memory, from records made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.memory import CASES
+from experiments.speed import NETWORKS, ZOO, tables
+
+
+def record(network: str, ratios: list[float], memory: float) -> dict[str, Any]:
+    return {"network": network, "passes": 5, "seconds": 0.5, "ratios": ratios, "memory": memory}
+
+
+def test_what_is_over_a_limit_is_named() -> None:
+    text = tables([record("resnet50", [5.0, 6.0, 9.0], 0.9), record("resnet18", [13.0, 14.0, 12.5], 1.2)])
+    assert "| resnet50 | 0.50 | 5 | 6.0 | 5.0 to 9.0 | 0.90 |" in text
+    assert "9.5 forward + backward passes in the median, 13.0 at most, above 12 in 1 (resnet18)" in text
+    assert "memory 1.05 in the median, 1.20 at most, above 1.1 in 1 (resnet18)" in text
+
+
+def test_twenty_networks_of_the_zoo_are_measured_beside_the_six_named() -> None:
+    assert len(set(ZOO)) == 20
+    assert len(NETWORKS) == 26
+
+
+def test_networks_are_built_with_their_inputs() -> None:
+    model, inputs = CASES["mlp, 32 images of 32 px"].build()
+    assert model(inputs).shape == (32, 10)
