@@ -5,7 +5,8 @@
 Each number is the peak resident memory of a fresh process, less what it held before the network was built. The training
 is two steps of SGD with momentum; the network keeps its normalization. ``plan`` and ``convert`` start from the network
 without gradients or optimizer, as people do. ``calibrate`` converts a network whose batch norms hold statistics, so
-that γ and β are fitted to it. Needs Linux (the kernel's account of a process), torchvision and segmentation-models-pytorch.
+that γ and β are fitted to it. Needs Linux (the kernel's account of a process), torchvision and
+segmentation-models-pytorch.
 """
 
 from __future__ import annotations
