@@ -26,6 +26,7 @@ app = App(
     help="The ideal number of groups for every normalization layer of a network, from theory, without training.",
     version=lambda: idealgroups.__version__,
 )
+app.register_install_completion_command()
 
 Model = Annotated[
     str,
