@@ -3,6 +3,7 @@
     python -m experiments.pretrained run DATA [--part kept,tune] [--networks resnet,unet] [--seeds 0,1,2]
     python -m experiments.pretrained real DATA
     python -m experiments.pretrained federated DATA
+    python -m experiments.pretrained large
     python -m experiments.pretrained report
 
 DATA is a folder with cifar10.npz (Keras-style), brain_mni.npz, instruments.npz and glyphs.npz; networks are trained
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from idealgroups import IdealGroupsError
 
 from .data import TASKS, Task
 from .federated import federated
+from .large import WAYS, measured
 from .networks import CASES
 from .parts import PARTS
 from .real import NETWORKS, real
@@ -36,8 +40,14 @@ RECORDS = Path(__file__).parent / "records.jsonl"
 
 
 @app.command
-def run(data: Path, part: str = ",".join(PARTS), networks: str = ",".join(CASES), seeds: str = "0,1,2") -> None:
-    """Measure what is not measured yet."""
+def run(
+    data: Path,
+    part: str = ",".join(PARTS),
+    networks: str = ",".join(CASES),
+    seeds: str = "0,1,2",
+    most: int | None = None,
+) -> None:
+    """Measure what is not measured yet, of the first ``most`` arms of every part."""
     torch.set_num_threads(1)
     parts, names = _known(part, PARTS, "part"), _known(networks, CASES, "network")
     done = {_key(record) for record in records()}
@@ -48,7 +58,7 @@ def run(data: Path, part: str = ",".join(PARTS), networks: str = ",".join(CASES)
                 kind = CASES[name].task
                 task = tasks[kind] = tasks.get(kind) or TASKS[kind](data)
                 trained = pretrained(name, CASES[name], seed, task, data / "pretrained")
-                for what, make in PARTS[title](trained, task, seed):
+                for what, make in islice(PARTS[title](trained, task, seed), most):
                     _measure({"part": title, "network": name, "seed": seed} | what, make, done)
 
 
@@ -79,6 +89,14 @@ def federated_clients(data: Path, seeds: str = "0,1,2") -> None:
     for seed in map(int, seeds.split(",")):
         for what, make in federated(data, seed):
             _measure({"part": "federated", "network": "glyphs", "seed": seed} | what, make, done)
+
+
+@app.command
+def large() -> None:
+    """Time and memory of converting ResNet-50."""
+    done = {_key(record) for record in records()}
+    for way in WAYS:
+        _measure({"part": "large", "network": "resnet50", "seed": 0, "arm": way}, partial(measured, way), done)
 
 
 @app.command

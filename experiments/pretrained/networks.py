@@ -62,7 +62,7 @@ CASES = {
 }
 
 
-GLYPHS = Case("glyphs", lambda: resnet((16, 32, 64), 1)(1, 36, 16), 3, batch=64, rate=0.1)
+GLYPHS = Case("glyphs", lambda: resnet((16, 32, 64), 1)(1, 36, 16), 2, batch=64, rate=0.1)
 """The network of federated fine-tuning."""
 
 

@@ -36,7 +36,8 @@ KEPT = (
 )
 BUDGETS = (0.0, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03)
 COUNTS = (32, 128, 512)
-FITTED = ("one", "size 16", "32")
+SAMPLES_TO_FIT = 48
+FITTED = ("one", "32")
 TUNED = (
     "batch norm",
     "frozen",
@@ -51,18 +52,17 @@ TUNED = (
     "calibrated: faithful 0.001 + distilled",
 )
 STEPS = (0, 50, 150, 500)
-RATES = {32: (0.01, 0.04), 2: (0.001, 0.004)}
-"""Of fine-tuning, by batch size: SGD with momentum 0.9, constant; every arm gets both."""
-
-PRIVATE = (
-    "opacus",
-    "naive: one",
-    "calibrated: one",
-    "calibrated: faithful 0.001",
-    "calibrated: faithful 0.004",
-    "frozen",
+RUNS: tuple[tuple[int, float, tuple[str, ...]], ...] = (
+    (2, 0.001, TUNED),
+    (2, 0.0002, TUNED),
+    (32, 0.003, ("opacus", "naive: one", "calibrated: faithful 0.001", "calibrated: faithful 0.004", "batch norm")),
+    (32, 0.01, TUNED),
+    (32, 0.003, TUNED),
 )
-EPSILONS = (8.0, 3.0)
+"""Batch size, rate (SGD with momentum 0.9, constant) and arms of fine-tuning, what matters most first."""
+
+PRIVATE = ("opacus", "calibrated: faithful 0.001", "naive: one", "frozen")
+EPSILONS = (3.0, 8.0)
 PRIVATE_BATCH, PRIVATE_RATE = 256, 0.1
 """Of private fine-tuning: one epoch of SGD with momentum 0.9, gradients clipped to 1."""
 
@@ -106,18 +106,16 @@ def fits(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record, Ma
 
 
 def _fitted(how: str, width: str, trained: nn.Module, task: Task) -> Record:
-    model = fit_all(group_norms(trained, WIDTHS[width]), trained, pool(task)[:256], how)
+    model = fit_all(group_norms(trained, WIDTHS[width]), trained, pool(task)[:SAMPLES_TO_FIT], how)
     return _scored(Converted(model), task)
 
 
 def tune(trained: nn.Module, task: Task, seed: int) -> Iterator[tuple[Record, Make]]:
     """Fine-tuning on fresh labelled samples, scored on the way."""
     start = cache(lambda arm: convert(arm, trained, pool(task), seed).model)
-    for turn in range(2):
-        for size, rates in RATES.items():
-            rate = rates[turn]
-            for arm in TUNED:
-                yield {"arm": arm, "batch": size, "rate": rate}, partial(_tuned, arm, size, rate, start, task, seed)
+    for size, rate, arms in RUNS:
+        for arm in arms:
+            yield {"arm": arm, "batch": size, "rate": rate}, partial(_tuned, arm, size, rate, start, task, seed)
 
 
 def _tuned(arm: str, size: int, rate: float, start: Callable[[str], nn.Module], task: Task, seed: int) -> Record:
@@ -150,14 +148,14 @@ def _private(arm: str, epsilon: float, trained: nn.Module, task: Task, seed: int
     model = convert(arm, trained, task.base.x[:SAMPLES], seed).model  # what it was pretrained on is public
     few = Split(task.test.x[:2000], task.test.y[:2000])
     before = score(model, few, task.num_classes)
+    if arm == "frozen":
+        freeze(model)
     torch.manual_seed(seed)
     loader = DataLoader(TensorDataset(task.fresh.x, task.fresh.y), batch_size=PRIVATE_BATCH)
     optimizer = torch.optim.SGD(model.parameters(), lr=PRIVATE_RATE, momentum=0.9)
     engine = PrivacyEngine()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on its random numbers, which are good enough for an experiment
-        if arm == "frozen":
-            freeze(model)
         model.train()
         private_model, optimizer, loader = engine.make_private_with_epsilon(
             module=model,

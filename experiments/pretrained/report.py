@@ -42,6 +42,7 @@ def write_report(records: Sequence[Record], path: Path) -> None:
         *_stepwise(_of(records, "tune")),
         *_private(_of(records, "private")),
         *_federated(_of(records, "federated")),
+        *_large(_of(records, "large")),
     ]
     path.write_text("\n\n".join(sections) + "\n")
 
@@ -106,7 +107,7 @@ def _stepwise(records: Sequence[Record]) -> Iterable[str]:
     for size in sorted(_unique(records, "batch"), reverse=True):
         yield (
             f"Batches of {size}: score on 2,000 test samples after 0 / 50 / 150 / 500 steps, "
-            "at the better of two rates (in brackets)."
+            "at the better of the rates tried (in brackets)."
         )
         yield _progress([r for r in records if r["batch"] == size])
 
@@ -116,8 +117,8 @@ def _federated(records: Sequence[Record]) -> Iterable[str]:
         return
     yield "## Federated fine-tuning"
     yield (
-        "Score on glyphs of font families that no client has, after 0 / 1 / 3 / 10 rounds, at the better of two rates "
-        f"(in brackets); seeds: {len(_unique(records, 'seed'))}."
+        "Score on glyphs of font families that no client has, after 0 / 1 / 3 / 6 rounds, at the better of the rates "
+        f"tried (in brackets); seeds: {len(_unique(records, 'seed'))}."
     )
     yield _progress(records)
 
@@ -161,6 +162,15 @@ def _private(records: Sequence[Record]) -> Iterable[str]:
                 after = [{r["seed"]: r["score"] for r in here if r["epsilon"] == e} for e in epsilons]
                 rows.append([arm, name, f"{mean(r['before'] for r in here):.1f}", *map(_mean, after)])
     yield table(["arm", "network", "before", *(f"ε = {e:g}" for e in epsilons)], rows)
+
+
+def _large(records: Sequence[Record]) -> Iterable[str]:
+    if not records:
+        return
+    yield "## ResNet-50, 256 images of 224 px"
+    yield "Two threads on two cores that others used too (load); processor seconds are what it took of both."
+    rows = [[r["arm"], r["wall_seconds"], r["processor_seconds"], r["load"], r["mebibytes"]] for r in records]
+    yield table(["what", "seconds", "processor seconds", "load", "peak MiB"], rows)
 
 
 def _of(records: Iterable[Record], part: str) -> list[Record]:
