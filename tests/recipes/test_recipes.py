@@ -188,6 +188,25 @@ def test_opacus() -> None:
     same(private._module, ig.restore(build(), private.state_dict()), images())
 
 
+def test_pretrained_to_private() -> None:
+    pytest.importorskip("opacus")
+    from recipes.pretrained_to_private import convert_on_public, tune
+
+    pretrained = build()
+    for _ in range(20):
+        pretrained(images(number=32))
+    pretrained.eval()
+    x = images(number=64)
+    model = convert_on_public(pretrained, x)
+    with torch.no_grad():
+        error = (model(x) - pretrained(x)).square().mean() / pretrained(x).var()
+    assert error < 0.2
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    spent = tune(model, DataLoader(TensorDataset(x, torch.zeros(64, dtype=torch.long)), batch_size=16), epsilon=5)
+    assert 0 < spent <= 5
+    assert not any(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
 def test_stable_baselines3(tmp_path: Path) -> None:
     sb3 = pytest.importorskip("stable_baselines3")
     from stable_baselines3.common.envs import FakeImageEnv
