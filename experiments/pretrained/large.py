@@ -46,7 +46,8 @@ def _measured(way: str) -> dict[str, Any]:
     elif way == "convert, one tensor":
         ig.convert(model, images, progress=False)
     else:
-        ig.convert(model, images[:BATCH], calibrate=list(images.split(BATCH)), progress=False)
+        batches = [images[start : start + BATCH] for start in range(0, IMAGES, BATCH)]
+        ig.convert(model, images[:BATCH], calibrate=batches, progress=False)
     return {
         "wall_seconds": round(time.monotonic() - started, 1),
         "processor_seconds": round(time.process_time() - processor, 1),

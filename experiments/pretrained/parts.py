@@ -55,7 +55,11 @@ STEPS = (0, 50, 150, 500)
 RUNS: tuple[tuple[int, float, tuple[str, ...]], ...] = (
     (2, 0.001, TUNED),
     (2, 0.0002, TUNED),
-    (32, 0.003, ("opacus", "naive: one", "calibrated: faithful 0.001", "calibrated: faithful 0.004", "batch norm")),
+    (
+        32,
+        0.003,
+        ("opacus", "naive: one", "calibrated: faithful 0.001", "calibrated: faithful 0.004", "batch norm", "frozen"),
+    ),
     (32, 0.01, TUNED),
     (32, 0.003, TUNED),
 )
