@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,7 @@ from .measuring.observation import Observation, Optimizer
 from .measuring.prepare import find_weights
 from .measuring.shapes import survey_shapes
 from .norms.purpose import remarks
+from .norms.twins import find_twins
 from .records import NotUnderstood, Site
 from .results import Plan
 from .sandbox.calling import describe
@@ -58,14 +60,38 @@ def plan_from_shapes(
             f"no normalization layer of {type(model).__name__} with more than two values to normalize ran on these "
             "inputs; give example inputs that reach one."
         )
-    choice: Choice[Observation] = strategy.choose(layers, _never)
-    planned = {layer.name for layer in layers}
+    ran = {layer.name for layer in layers}
+    families = find_twins(model, [layer for layer in found.norms if layer in ran.union(structure.silent_norms)], ran)
+    twins = {name_of_copy: twin for name_of_copy, twin in families.items() if twin in ran}
+    choice: Choice[Observation] = strategy.choose([layer for layer in layers if layer.name not in twins], _never)
     others = remarks(model, found.norms, [weight.owner for weight in find_weights(model, found)])
-    missed = [NotUnderstood(name=layer, why="did not run on these inputs") for layer in structure.silent_norms]
+    sites = {
+        layer.name: Site(
+            name=layer.name,
+            kind=found.norms[layer.name].kind,
+            num_channels=layer.num_channels,
+            positions=layer.positions,
+            groups_before=found.norms[layer.name].num_groups,
+            ideal=choice.ideals[layer.name],
+            num_groups=choice.groups[layer.name],
+            gain=math.nan,
+            note="; ".join(filter(None, (others.get(layer.name), choice.notes.get(layer.name)))),
+        )
+        for layer in layers
+        if layer.name not in twins
+    }
+    for name_of_copy, twin in twins.items():
+        before = found.norms[name_of_copy].num_groups
+        sites[name_of_copy] = replace(sites[twin], name=name_of_copy, groups_before=before, note=f"as its twin {twin}")
+    missed = [
+        NotUnderstood(name=layer, why="did not run on these inputs")
+        for layer in structure.silent_norms
+        if layer not in twins
+    ]
     missed += [
         NotUnderstood(name=layer, why="has one or two values to normalize")
         for layer in structure.positions
-        if layer not in planned
+        if layer not in ran
     ]
     return Plan(
         model=name,
@@ -76,20 +102,7 @@ def plan_from_shapes(
         fingerprint=fingerprint(model),
         made_with=made_with(),
         seconds=round(time.perf_counter() - started, 3),
-        sites=tuple(
-            Site(
-                name=layer.name,
-                kind=found.norms[layer.name].kind,
-                num_channels=layer.num_channels,
-                positions=layer.positions,
-                groups_before=found.norms[layer.name].num_groups,
-                ideal=choice.ideals[layer.name],
-                num_groups=choice.groups[layer.name],
-                gain=math.nan,
-                note="; ".join(filter(None, (others.get(layer.name), choice.notes.get(layer.name)))),
-            )
-            for layer in layers
-        ),
+        sites=tuple(sites.values()),
         not_understood=(*missed, *(NotUnderstood(name=layer, why=why) for layer, why in found.odd.items())),
         optimizer=optimizer,
     )

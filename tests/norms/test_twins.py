@@ -86,3 +86,32 @@ def test_twins_get_one_plan_whether_they_run_or_not() -> None:
         assert [groups[f"teacher.{i}"] for i in (1, 4)] == [groups[f"student.{i}"] for i in (1, 4)]
         assert isinstance(new.teacher[1], nn.GroupNorm)
         assert not plan.not_understood
+
+
+def test_closed_strategies_give_twins_one_plan_too() -> None:
+    for both in (False, True):
+        model = Pair(("student", "teacher"), both)
+        measured = ig.plan(model, IMAGES)
+        for strategy in ("fixed-4", "block"):
+            plan = ig.plan(model, IMAGES, strategy=strategy)
+            assert plan.num_groups.keys() == measured.num_groups.keys()
+            assert [plan.num_groups[f"teacher.{i}"] for i in (1, 4)] == [
+                plan.num_groups[f"student.{i}"] for i in (1, 4)
+            ]
+            assert {site.name: site.note for site in plan.sites}["teacher.1"] == "as its twin student.1"
+            assert not plan.not_understood
+            assert isinstance(ig.apply(model, plan).teacher[1], nn.GroupNorm)
+
+
+def test_a_copy_without_values_is_known_by_its_name_when_planning_from_shapes() -> None:
+    plan = ig.plan(Pair(("net", "ema")).to("meta"), IMAGES, strategy="fixed-4")
+    assert plan.num_groups == {"net.1": 4, "net.4": 4, "ema.1": 4, "ema.4": 4}
+
+
+def test_a_copy_whose_main_network_did_not_run_is_planned_itself() -> None:
+    class Alone(Pair):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return (self.head(self.get_submodule(self.names[1])(x).mean((2, 3))),)
+
+    plan = ig.plan(Alone(("net", "ema")), IMAGES, strategy="fixed-4")
+    assert plan.num_groups == {"net.1": 4, "net.4": 4, "ema.1": 4, "ema.4": 4}
