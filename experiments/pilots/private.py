@@ -4,7 +4,7 @@
     python -m experiments.pilots.private render
 
 A small ResNet-9 on characters of fonts and 12 plain convolutions on spectrograms of speech (``tasks.py``), trained by
-Opacus: 8,000 examples, Poisson batches of 256 in the mean, noise 1, every gradient clipped to 1, 100 steps of plain
+Opacus: 8,000 examples, Poisson batches of 128 in the mean, noise 0.6, every gradient clipped to 1, 100 steps of plain
 SGD. Choices: 1, 2, 4, 8, 16 and 32 groups in all layers, and ``isometric`` for ``sgd`` and for ``dp-sgd``, each at
 the better of two rates. Beside each: what can be known at initialization (:func:`statistics`). One JSON line a
 training in private.jsonl beside this file, one a network in it for the statistics; done ones are skipped. `render`
@@ -66,9 +66,9 @@ app = App(help=__doc__)
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "pilots" / "private.jsonl"
 DOCUMENT = ROOT / "docs" / "choices.md"
-TRAIN, BATCH, STEPS = 8000, 256, 100
-CLIP, NOISE = 1.0, 1.0
-SAMPLES, CHUNK = 256, 64
+TRAIN, BATCH, STEPS = 8000, 128, 100
+CLIP, NOISE = 1.0, 0.6
+SAMPLES, CHUNK = 128, 64
 """Of each of the two halves that the statistics are made of, and of those whose gradients are made together."""
 
 UNIFORM = tuple(f"fixed-{number}" for number in (1, 2, 4, 8, 16, 32))
