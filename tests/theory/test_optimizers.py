@@ -90,7 +90,7 @@ def test_with_sgd_the_groups_tilt_the_steps_as_the_line_says(
     before, after = plans[1].after, plans[32].after
     assert before is not None
     assert after is not None
-    assert after.trend - before.trend < -1
+    assert after.trend - before.trend < -0.8
     assert trend(change) == pytest.approx(trend(after.line - before.line), abs=0.4)
     assert np.corrcoef(change, after.line - before.line)[0, 1] > 0.8
 
@@ -103,13 +103,13 @@ def test_with_adam_the_groups_do_not_change_the_steps(
     names = in_line(plans[1])
     network = ig.apply(base, plans[32])
     weights = dict(network.named_parameters())
-    expected = [RATE * weights[name].numel() ** 0.5 / float(weights[name].norm()) for name in names]
+    expected = [RATE * weights[name].numel() ** 0.5 / float(weights[name].detach().norm()) for name in names]
     first = relative_steps(network, kind(network.parameters(), lr=RATE), batches[:1], names)
     assert first == pytest.approx(expected, rel=0.02)
     assert np.abs(log_change(kind, base, plans, batches[:1])).max() < 0.02
     adam, sgd = (log_change(one, base, plans, batches) for one in (kind, torch.optim.SGD))
     assert np.abs(adam).max() < 0.25 * np.abs(sgd).max()
-    assert abs(trend(adam)) < 0.25 * abs(trend(sgd))
+    assert abs(trend(adam)) < 0.15 * abs(trend(sgd))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
