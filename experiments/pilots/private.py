@@ -146,7 +146,7 @@ def statistics(network: nn.Module, task: Task) -> dict[str, float]:
     norms = labelled.norm(dim=1)
     clipped = labelled * (CLIP / norms.clamp_min(CLIP))[:, None]
     unit = labelled / norms[:, None]
-    halves = [part.split(SAMPLES) for part in (labelled, clipped, unit)]
+    halves = [torch.split(part, SAMPLES) for part in (labelled, clipped, unit)]
     (g1, g2), (m1, m2), (a1, a2) = ((first.mean(0), second.mean(0)) for first, second in halves)
     unit_free = free / free.norm(dim=1, keepdim=True)
     cosines = unit_free @ unit_free.T
@@ -173,7 +173,7 @@ def sample_gradients(network: nn.Module, x: Tensor, y: Tensor, loss: Callable[[T
 
     per_sample = vmap(grad(loss_of), in_dims=(None, 0, 0))
     chunks = []
-    for part, labels in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+    for part, labels in zip(torch.split(x, CHUNK), torch.split(y, CHUNK), strict=True):
         gradients = per_sample(parameters, part, labels)
         chunks.append(torch.cat([gradients[name].flatten(1) for name in parameters], 1))
     return torch.cat(chunks)
@@ -201,7 +201,7 @@ def train(network: nn.Module, task: Task, rate: float, seed: int) -> float:
         while steps < STEPS:
             for x, y in loader:
                 optimizer.zero_grad()
-                F.cross_entropy(network(x), y).backward()
+                F.cross_entropy(network(x), y).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 steps += 1
                 if steps == STEPS:
@@ -227,12 +227,15 @@ def render() -> None:
     """Write the two tables into docs/choices.md: the choices, and how the candidates rank them."""
     measured: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     trained: dict[tuple[str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[str, str], tuple[int, ...]] = {}
     for record in load_records(RESULTS):
         name, _, choice, what = record["key"]
         if what == "statistics":
             measured[name, choice].append(record)
         else:
             trained[name, choice][what].append(record["accuracy"])
+            groups[name, choice] = tuple(record["groups"])
+    first = {(key[0], chosen): key for key, chosen in reversed(groups.items())}
     accuracy = {key: max(mean(values) for values in by_rate.values()) for key, by_rate in trained.items()}
     values = {
         key: {title: mean(candidate(record) for record in records) for title, candidate in CANDIDATES.items()}
@@ -240,7 +243,7 @@ def render() -> None:
     }
     names = [name for name in CASES if any(key[0] == name for key in accuracy)]
     rows = [
-        (f"{name}, {choice}", f"{accuracy[name, choice]:.1%}", *map(number, values[name, choice].values()))
+        (f"{name}, {choice}", f"{accuracy[name, choice]:.1%}", *map(shown, values[name, choice].values()))
         for name in names
         for choice in CHOICES
         if (name, choice) in accuracy
@@ -250,14 +253,18 @@ def render() -> None:
     for title in CANDIDATES:
         row = [title]
         for name in names:
-            choices = [choice for choice in CHOICES if (name, choice) in accuracy]
+            choices = [choice for choice in CHOICES if (name, choice) in first.values()]  # the same groups count once
             ranked = [values[name, choice][title] for choice in choices]
             reached = [accuracy[name, choice] for choice in choices]
             picked = reached[max(range(len(choices)), key=ranked.__getitem__)]
             row += [number(float(spearmanr(ranked, reached).statistic)), f"{100 * (max(reached) - picked):.1f}"]
         rows.append(tuple(row))
-    head = [part for name in names for part in (f"{name}: Spearman", "points lost by its first")]
+    head = [part for name in names for part in (f"{name}: Spearman", f"{name}: points lost by its first")]
     replace_section(DOCUMENT, "private-criteria", table(("candidate", *head), rows))
+
+
+def shown(value: float) -> str:
+    return minus(f"{value:.3f}" if abs(value) < 0.2 else f"{value:.2f}")
 
 
 def number(value: float) -> str:

@@ -161,72 +161,61 @@ def batches(task: Task, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]
         yield task.x[rows], task.y[rows]
 
 
-Losses = dict[tuple[str, int, str, float], list[tuple[float, float, float, float]]]
-"""(network, steps, arm, rate) → (loss, error, trend, median group size) of each seed."""
-
-
-def losses(records: list[dict[str, Any]]) -> Losses:
-    found: Losses = defaultdict(list)
+def losses(records: list[dict[str, Any]]) -> dict[tuple[str, int, str], dict[float, list[dict[str, Any]]]]:
+    """Return {(network, steps, arm): {rate: its records}}, those that diverged with an infinite loss."""
+    found: dict[tuple[str, int, str], dict[float, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         name, steps, _, arm, rate = record["key"]
-        loss = math.inf if record["val_loss"] is None else record["val_loss"]
-        error = 1.0 if record["val_accuracy"] is None else 1 - record["val_accuracy"]
-        found[name, steps, arm, rate].append((loss, error, record["trend"], record["group_size"]))
+        whole = record if record["val_loss"] is not None else record | {"val_loss": math.inf, "val_accuracy": 0.0}
+        found[name, steps, arm][rate].append(whole)
     return found
 
 
 def best_rates(records: list[dict[str, Any]], name: str) -> dict[str, float]:
     """{arm: its rate with the lowest mean loss in the short trainings of this network}."""
-    means: dict[str, dict[float, float]] = defaultdict(dict)
-    for (network, steps, arm, rate), rows in losses(records).items():
-        if (network, steps) == (name, SHORT):
-            means[arm][rate] = mean(loss for loss, *_ in rows)
-    return {arm: min(by_rate, key=by_rate.__getitem__) for arm, by_rate in means.items()}
+    return {
+        arm: min(by_rate, key=lambda rate: mean(record["val_loss"] for record in by_rate[rate]))
+        for (network, steps, arm), by_rate in losses(records).items()
+        if (network, steps) == (name, SHORT)
+    }
 
 
 @app.command
 def render() -> None:
-    """Write the table into docs/choices.md: every arm at its rate, the mean over seeds, against slack 1."""
+    """Write the table into docs/choices.md: the mean loss over seeds of every arm, and each seed of the long ones.
+
+    A long training counts at the rate it was given, which is the best of the short ones that were known then.
+    """
     records = load_records(RESULTS)
     found = losses(records)
     rates = {name: best_rates(records, name) for name in CASES}
-    cells = [(name, steps) for name in CASES for steps in (SHORT, LONG)]
-    means = {
-        (name, steps, arm): [mean(column) for column in zip(*found[name, steps, arm, rates[name][arm]], strict=True)]
-        for name, steps in cells
-        for arm in ARMS
-        if found.get((name, steps, arm, rates[name].get(arm, 0.0)))
-    }
     rows = []
     for arm in ARMS:
-        excess = [
-            math.log(means[(*cell, arm)][0] / means[(*cell, RULE)][0])
-            for cell in cells
-            if (*cell, arm) in means and (*cell, RULE) in means
-        ]
-        shown = [entry(means.get((*cell, arm)), min(v[0] for k, v in means.items() if k[:2] == cell)) for cell in cells]
-        rows.append((arm, *(at(name, arm, means, rates) for name in CASES), *shown, minus(f"{mean(excess):+.1%}")))
-    head = (
-        "",
-        *(f"{name}: T, group size, rate" for name in CASES),
-        *(f"{name}, {steps:,} steps" for name, steps in cells),
-        "mean against slack 1",
-    )
-    replace_section(DOCUMENT, "slack", table(head, rows))
+        row, excess = [arm], []
+        for name in CASES:
+            short, rule = (found[name, SHORT, one][rates[name][one]] for one in (arm, RULE))
+            long, long_rule = (
+                [record for group in found[name, LONG, one].values() for record in group] for one in (arm, RULE)
+            )
+            rates_used = sorted({record["key"][4] for record in (*short, *long)})
+            trend = minus(f"{mean(record['trend'] for record in short):+.1f}")
+            size = mean(record["group_size"] for record in short)
+            row += [f"{trend}, {size:.0f}, {' and '.join(f'{rate:g}' for rate in rates_used)}"]
+            row += [f"{loss(short):.3f}", f"{loss(long):.3f} ({each_seed(long)})"]
+            excess += [math.log(loss(short) / loss(rule)), math.log(loss(long) / loss(long_rule))]
+        rows.append((*row, minus(f"{math.exp(mean(excess)) - 1:+.0%}")))
+    head = [
+        f"{name}{what}" for name in CASES for what in (": T, group size, rate", f", {SHORT}", f", {LONG:,} (each seed)")
+    ]
+    replace_section(DOCUMENT, "slack", table(("", *head, "mean against slack 1"), rows))
 
 
-def at(name: str, arm: str, means: dict[Any, list[float]], rates: dict[str, dict[str, float]]) -> str:
-    _, _, trend, size = means[name, SHORT, arm]
-    rate = rates[name][arm]
-    edge = " (edge)" if rate in (min(CASES[name].rates), max(CASES[name].rates)) else ""
-    return f"{minus(f'{trend:+.1f}')}, {size:g}, {rate:g}{edge}"
+def loss(records: list[dict[str, Any]]) -> float:
+    return mean(float(record["val_loss"]) for record in records)
 
 
-def entry(values: list[float] | None, lowest: float) -> str:
-    if values is None:
-        return "–"
-    loss = f"**{values[0]:.3f}**" if values[0] == lowest else f"{values[0]:.3f}"
-    return f"{loss} ({values[1]:.1%})"
+def each_seed(records: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{record['val_loss']:.2f}" for record in records)
 
 
 if __name__ == "__main__":
