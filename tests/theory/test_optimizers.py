@@ -95,6 +95,7 @@ def test_with_sgd_the_groups_tilt_the_steps_as_the_line_says(
     assert np.corrcoef(change, after.line - before.line)[0, 1] > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
 def test_with_adam_the_groups_do_not_change_the_steps(
     kind: type[torch.optim.Optimizer], base: nn.Module, plans: dict[int, Plan], batches: list[tuple[Tensor, Tensor]]
@@ -112,6 +113,7 @@ def test_with_adam_the_groups_do_not_change_the_steps(
     assert abs(trend(adam)) < 0.15 * abs(trend(sgd))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_noise_of_dp_sgd_is_the_same_for_every_element_and_the_signal_is_v(
     base: nn.Module, plans: dict[int, Plan]
