@@ -265,3 +265,32 @@ def test_what_runs_forward_and_backward_is_the_only_copy(inplace: bool) -> None:
     del model
     ig.apply(CountsItself(), plan, torch.randn(4, 3, 8, 8), inplace=inplace)
     assert CountsItself.most == 2
+
+
+class Squeeze(nn.Module):
+    """One hidden unit that adds two channels: with one group their means cancel, so its ReLU is off for all samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 4, 3)
+        self.shrink, self.grow = nn.Conv2d(2, 1, 1), nn.Conv2d(1, 2, 1)
+        with torch.no_grad():
+            self.shrink.weight.fill_(1.0)
+            self.shrink.bias.fill_(-0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        return self.last(x * torch.sigmoid(self.grow(torch.relu(self.shrink(x.mean((2, 3), keepdim=True))))))
+
+
+def test_a_unit_that_happens_to_be_off_is_no_fault() -> None:
+    torch.manual_seed(0)
+    net, x = Squeeze(), torch.randn(4, 3, 8, 8) + torch.randn(4, 3, 1, 1)
+    assert "shrink.weight" in {layer.name for layer in ig.measure(net, x).layers}
+    plan = ig.plan(net, x, strategy="layer")
+    assert "shrink.weight" in ig.measure(net, x, plan=plan).silent
+    weights = net.state_dict()
+    converted = ig.apply(net, plan, x)
+    assert isinstance(converted.norm, nn.GroupNorm)
+    assert all(torch.equal(weights[name], value) for name, value in net.state_dict().items())
+    assert torch.equal(converted.shrink.weight, net.shrink.weight)

@@ -140,6 +140,7 @@ def find_fault(
         if seen.alike:
             return Fault("gives the same output for every sample")
         lost = _lost(before, found) or sorted({layer.name for layer in promised.gradients} & set(found.silent))
+        lost = lost and _lost_both_ways(lost, before, observer)
         if lost:
             return Fault(f"lets no gradient reach {lost[0]}")
         off = _deviation(promised, found)
@@ -207,6 +208,23 @@ def _lost(before: Observation, found: Observation) -> list[str]:
     change = {name: second.get(name, 0.0) / value for name, value in first.items() if value > least}
     usual = float(np.median(list(change.values())))
     return [name for name, factor in change.items() if factor <= LOST * usual]
+
+
+def _lost_both_ways(lost: Sequence[str], before: Observation, observer: Observer) -> list[str]:
+    """The weights of ``lost`` that get no gradient with the opposite sign either; the others feed a ReLU that is off.
+
+    A bottleneck of one or two units, as in squeeze and excitation, may be off for all samples by chance. What groups
+    cut off has no gradient whatever the weights are.
+    """
+    owners = [observer.model.get_submodule(weight.owner) for weight in observer.weights if weight.name in lost]
+    parameters = [weight.parameter for weight in observer.weights if weight.name in lost]
+    parameters += [bias for owner in set(owners) if isinstance(bias := getattr(owner, "bias", None), nn.Parameter)]
+    with torch.no_grad():
+        for parameter in parameters:  # of a copy, which the pass puts back
+            parameter.neg_()
+    other = observer.observe(None)
+    silent = {*_lost(before, other), *other.silent}
+    return [name for name in lost if name in silent]
 
 
 def _deviation(one: Observation, other: Observation) -> float:
