@@ -55,7 +55,7 @@ def convert_trained(
     """
     tried = replace_and_try(model, plan, before, promised, watch, include=include, exclude=exclude, calibrated=True)
     draft = tried.model
-    outcome = fit_candidates(draft, model, batches, _candidates(plan, draft, choosing), seed=seed)
+    outcome = fit_candidates(draft, model, batches, _candidates(plan, draft, choosing), seed=seed, is_copy=True)
     if choosing:
         groups = plan.num_groups | {site: layer.num_groups for site, layer in outcome.layers.items()}
         plan = _with_groups(plan, groups)

@@ -119,10 +119,14 @@ def fit_candidates(
     *,
     budget: float = BUDGET,
     seed: int = 0,
+    is_copy: bool = False,
 ) -> Outcome:
-    """:func:`fit_layers` on copies of both networks, in float32 and evaluation mode."""
+    """:func:`fit_layers` on copies of both networks, in float32 and evaluation mode.
+
+    With ``is_copy`` the model is itself a copy that may be used up.
+    """
     check_seed(seed)
-    ours, theirs = _working_copy(model), _working_copy(reference)
+    ours, theirs = _for_fitting(model if is_copy else copy_model(model)), _for_fitting(copy_model(reference))
     for name in candidates:
         _give_affine(ours.get_submodule(name), ours)
     return fit_layers(ours, theirs, batches, candidates, budget, seed)
@@ -163,8 +167,8 @@ def write_layers(model: nn.Module, layers: Mapping[str, LayerFit]) -> None:
             module.num_groups, module.eps = layer.num_groups, layer.fit.eps
 
 
-def _working_copy(model: nn.Module) -> nn.Module:
-    copy = copy_model(model).eval()
+def _for_fitting(copy: nn.Module) -> nn.Module:
+    copy = copy.eval()
     half = any(t.dtype in (torch.float16, torch.bfloat16) for t in (*copy.parameters(), *copy.buffers()))
     return copy.float() if half else copy
 

@@ -121,15 +121,16 @@ def fit_layers(
     choosing = any(len(groups) > 1 for groups in candidates.values())
     used = samples = 0
     while used < len(batches) and not (choosing and samples >= SAMPLES_TO_CHOOSE):
-        rounds.run(batches[used], used)
         samples += count_samples(batches[used : used + 1])
+        is_last = used + 1 == len(batches) or (choosing and samples >= SAMPLES_TO_CHOOSE)
+        rounds.run(batches[used], used, is_last=is_last)
         used += 1
     if (choosing and len(batches) > 1) or any(site.held for site in sites.values()):
         for site in {id(site): site for site in sites.values()}.values():
             site.settle()
         rounds.error = rounds.spread = 0.0
         for number, batch in enumerate(batches):
-            rounds.run(batch, number, hold=True)
+            rounds.run(batch, number, hold=True, is_last=number + 1 == len(batches))
     layers = {name: site.chosen for name, site in sites.items() if site.chosen is not None and name in rounds.ran}
     output = rounds.error / rounds.spread if rounds.spread > 0 else None
     return Outcome(layers, tuple(name for name in sites if name not in layers), output)
@@ -158,13 +159,20 @@ class _Rounds:
         self._model, self._reference, self._sites, self._seed = model, reference, sites, seed
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._targets: Mapping[str, list[Target]] = {}
-        self._hold = False
+        self._hold = self._is_last = False
         self.ran: set[str] = set()
         self.error = self.spread = 0.0
 
-    def run(self, batch: Any, number: int, hold: bool = False) -> None:
-        """``hold``: layers that share parameters, or run several times, keep them until the batch is over."""
-        self._hold = hold
+    def run(self, batch: Any, number: int, hold: bool = False, is_last: bool = False) -> None:
+        """Run one batch.
+
+        Args:
+            batch: as the model takes it.
+            number: of the batch, for the seed.
+            hold: layers that share parameters, or run several times, keep them until the batch is over.
+            is_last: no batch comes after this one, so a layer's sums are freed as soon as it has its fit.
+        """
+        self._hold, self._is_last = hold, is_last
         self._targets, wanted = record_targets(
             self._reference, self._sites, lambda net: self._call(net, batch, "reference"), self._seed + number
         )
@@ -197,6 +205,8 @@ class _Rounds:
             site.add(name, moments)
             if not (self._hold and site.held):
                 site.refit()
+                if self._is_last and not site.held:
+                    site.total.clear()
 
         return fit
 
