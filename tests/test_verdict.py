@@ -59,6 +59,12 @@ def test_the_reason_fits_the_numbers(after: float, lowest: float | None, start: 
     assert planned(Trends(before=-2.0, after=after, lowest=lowest)).startswith(start)
 
 
+def test_a_plan_with_the_most_groups_everywhere_says_so() -> None:
+    said = planned(Trends(before=-2.0, after=-0.7, lowest=-1.0, finest=True))
+    assert said.startswith("two channels per group everywhere: −0.70 is at least −1.00")
+    assert planned(Trends(before=-2.0, after=-1.4, lowest=-1.0, finest=True)).startswith("too low")
+
+
 def test_a_network_of_group_norms_that_is_isometric_is_left_alone() -> None:
     assert planned(Trends(before=0.1, after=0.0, lowest=-1.0, grouped=True)).endswith("leave the groups as they are")
     assert planned(Trends(before=0.1, after=0.0, lowest=-1.0, grouped=False)).startswith("isometric")

@@ -22,6 +22,7 @@ from .text import (
     shorten,
     signed,
 )
+from .theory.formulas import MIN_GROUP_CHANNELS
 
 if TYPE_CHECKING:
     from .results import Measurement, Plan
@@ -125,6 +126,7 @@ def trends_of(plan: Plan) -> verdict.Trends:
         budget=plan.budget,
         grouped=all(site.groups_before is not None for site in plan.sites),
         gradients="gradients per weight" if plan.optimizer == "dp-sgd" else "relative gradients",
+        finest=all(site.group_size == MIN_GROUP_CHANNELS for site in plan.sites),
     )
 
 

@@ -28,7 +28,8 @@ class Trends:
     ``before``: of the model as it was. ``after``: with the plan. ``lowest``: the lowest that the strategy allowed;
     None if the strategy does not look at the trend. ``one``: with one group in every layer, if that was measured.
     ``budget``: ε, if every layer got as many groups as it allows. ``grouped``: whether every layer of the model was
-    a group norm. ``gradients``: what the trend is about.
+    a group norm. ``gradients``: what the trend is about. ``finest``: whether every group has two channels, the fewest
+    that the rule allows.
     """
 
     before: float
@@ -38,6 +39,7 @@ class Trends:
     budget: float | None = None
     grouped: bool = False
     gradients: str = "relative gradients"
+    finest: bool = False
 
 
 def measured(trend: float, gradients: str = "relative gradients") -> str:
@@ -71,6 +73,8 @@ def planned(trends: Trends) -> str:
 
     >>> planned(Trends(before=-2.2, after=0.1, lowest=-1.0))
     'isometric: relative gradients differ by a factor of 1.1 from the first to the last layer'
+    >>> planned(Trends(before=-2.2, after=-0.4, lowest=-1.0, finest=True))
+    'two channels per group everywhere: −0.40 is at least −1.00 even with the most groups that the layers can have'
     >>> planned(Trends(before=0.1, after=-0.6, lowest=-1.0, grouped=True))
     'already isometric (+0.10), nothing to gain: leave the groups as they are'
     """
@@ -89,6 +93,11 @@ def planned(trends: Trends) -> str:
         return (
             f"{start}: {signed(after)}, because a plan with more groups would have groups that are too small or a "
             f"trend below {signed(lowest)}"
+        )
+    if trends.finest and after >= lowest:
+        return (
+            f"two channels per group everywhere: {signed(after)} is at least {signed(lowest)} even with the most "
+            "groups that the layers can have"
         )
     if after < lowest - 0.005:
         return f"too low: {signed(after)}, because no number of groups that was tried reaches {signed(lowest)}"
