@@ -16,6 +16,7 @@ from idealgroups.theory.layer import Groups, Layer
 from idealgroups.theory.solve import (
     CLOSE_ENOUGH,
     MAX_CHECKS,
+    MAX_HALVINGS,
     SLACK,
     Budgets,
     Numbers,
@@ -97,7 +98,7 @@ def test_never_below_the_limit_and_never_too_many_passes(
 ) -> None:
     world = World(mean_shares, slope, sensitivity)
     groups, solution = world.solve()
-    assert world.passes <= 1 + MAX_CHECKS
+    assert world.passes <= 1 + MAX_CHECKS + MAX_HALVINGS
     assert solution.measured.trend == world.trend(groups) >= limit(slope)
 
 
@@ -121,6 +122,18 @@ def test_a_trend_that_first_rises_does_not_end_the_search_at_one_group() -> None
 
     groups, solution = Rising(list(np.linspace(0.05, 0.9, 20)), slope=0.0).solve()
     assert solution.measured.trend >= -1.5
+    assert max(groups.values()) > 1
+
+
+def test_a_trend_that_falls_steeply_at_first_does_not_end_the_search_at_one_group() -> None:
+    # Seen with log v in a plain network: T is 1.2 with one group, -1.2 or less with 8 to 32, -0.8 with 8 everywhere.
+    class Steep(World):
+        def trend(self, groups: Groups) -> float:
+            return 1.2 - 2.4 * min(predicted_fall(self.curves, groups) / 0.6, 1.0) ** 0.25
+
+    world = Steep(list(np.linspace(0.3, 0.9, 12)), slope=0.0)
+    groups, solution = world.solve()
+    assert -1 <= solution.measured.trend < 0
     assert max(groups.values()) > 1
 
 

@@ -28,7 +28,11 @@ CLOSE_ENOUGH = 0.1
 """The search stops at most this far above the limit: between two batches T of one network moves by 0.1 to 0.2."""
 
 MAX_CHECKS = 5
-"""Most passes after the one with one group."""
+"""Most passes after the one with one group, unless all of them are below the limit."""
+
+MAX_HALVINGS = 3
+"""Most passes after that: a trend that falls steeply at first lies below the limit for all straight lines, and the
+answer is not one group for want of passes."""
 
 
 class Family(Protocol):
@@ -219,6 +223,12 @@ def solve(observe: Observe[M], family: Family, one: M, slack: float = SLACK) -> 
         else:
             bad = index
         wanted = _next(falls, {i: seen.trend for i, seen in passes.items()}, good, bad, floor)
+    for _ in range(MAX_HALVINGS):
+        if good > 0 or bad <= 1:
+            break
+        index = min(max(int(np.searchsorted(falls, falls[bad] / 2)), 1), bad - 1)
+        passes[index] = observe(family.groups(index), False)
+        good, bad = (index, bad) if passes[index].trend >= floor else (0, index)
     tried = sorted(passes)
     return Solution(good, passes[good], floor, falls[tried], np.array([passes[i].trend for i in tried]))
 
