@@ -19,7 +19,7 @@ from .grouping import least_elements, thresholds
 from .layer import Groups, Layer, M, Observe
 
 SLACK = 1.0
-"""How far T may fall below zero, or below T of one group if that is negative: one e-fold. The rule's one constant."""
+"""How far T may fall below zero, or below T of one group if that is negative: one e-fold."""
 
 ARRIVES = 1 / 3
 """The first guess of how much of the predicted fall arrives in T; measured passes replace it."""
