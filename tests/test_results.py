@@ -162,7 +162,7 @@ def test_an_unknown_key_is_named_with_the_nearest() -> None:
 def test_from_json_is_the_inverse_of_to_json() -> None:
     assert Plan.from_json(PLAN.to_json()) == PLAN
     for text in ("", "{", "[" * 200_000):
-        with pytest.raises(IdealGroupsError, match="is not JSON"):
+        with pytest.raises(IdealGroupsError, match="cannot be read as JSON"):
             Plan.from_json(text)
 
 
@@ -199,7 +199,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_not_json(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(content)
-    with pytest.raises(IdealGroupsError, match=r"is not JSON, so it holds no plan; make a plan|is not a text file"):
+    with pytest.raises(IdealGroupsError, match=r"cannot be read as JSON, so it holds no plan; make a plan|is not a text file"):
         Plan.load(path)
 
 

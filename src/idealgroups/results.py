@@ -333,7 +333,7 @@ def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError, TypeError):
-        raise IdealGroupsError(f"{what} is not JSON, so it holds no plan; {_NO_PLAN}.") from None
+        raise IdealGroupsError(f"{what} cannot be read as JSON, so it holds no plan; {_NO_PLAN}.") from None
 
 
 def _finite(value: Any) -> Any:

@@ -220,7 +220,7 @@ def test_an_output_without_greek_letters_gets_ascii(
         (["plan"], "MODEL"),
         (["plann", "my_nets.py:plain"], "plan"),
         (["measure", "my_nets.py:plain", "--plan", "nowhere.json"], "cannot read the plan nowhere.json"),
-        (["measure", "my_nets.py:plain", "--plan", "my_nets.py"], "is not JSON"),
+        (["measure", "my_nets.py:plain", "--plan", "my_nets.py"], "cannot be read as JSON"),
         (["measure", "my_nets.py:plain", "--input", "3x8x8", "--plot", "u.docx"], "cannot draw u.docx"),
         (["compare", "my_nets.py:plain", "--strategies", "isometric,layers"], "did you mean layer?"),
     ],

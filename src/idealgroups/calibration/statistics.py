@@ -104,13 +104,19 @@ def sums(moments: CallMoments, mean: Floats, variance: Floats, eps: Floats) -> S
         eps: (E,), each a candidate.
     """
     m = moments.count
-    scale = 1.0 / np.sqrt(variance + eps[:, None, None])  # (E, N, C)
     d = moments.z - mean
+    square, product = moments.zz + d**2, moments.zt + d * moments.t
+    x, xx, xt = (np.empty((len(eps), moments.z.shape[1])) for _ in range(3))
+    for row, one in enumerate(eps):  # one at a time: all at once would be E arrays (N, C)
+        scale = 1.0 / np.sqrt(variance + one)
+        x[row] = m * (scale * d).sum(0)
+        xx[row] = m * (scale**2 * square).sum(0)
+        xt[row] = m * (scale * product).sum(0)
     return Sums(
         n=m * len(moments.z),
-        x=m * (scale * d).sum(1),
-        xx=m * (scale**2 * (moments.zz + d**2)).sum(1),
-        xt=m * (scale * (moments.zt + d * moments.t)).sum(1),
+        x=x,
+        xx=xx,
+        xt=xt,
         t=m * moments.t.sum(0),
         tt=m * (moments.tt + moments.t**2).sum(0),
     )
