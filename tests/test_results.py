@@ -199,7 +199,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_not_json(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(content)
-    with pytest.raises(IdealGroupsError, match=r"cannot be read as JSON, so it holds no plan; make a plan|is not a text file"):
+    with pytest.raises(IdealGroupsError, match=r"cannot be read as JSON, so it holds no plan; make|is not a text file"):
         Plan.load(path)
 
 

@@ -87,17 +87,17 @@ def planned(trends: Trends) -> str:
         return f"already isometric ({signed(before)}), nothing to gain: leave the groups as they are"
     if abs(after) <= ISOMETRIC or lowest is None:
         return measured(after, trends.gradients)
+    if trends.finest and after >= lowest:
+        return (
+            f"two channels per group everywhere: {signed(after)} is at least {signed(lowest)} even with the most "
+            "groups that the layers can have"
+        )
     if after > 0:
         nearest = trends.one is not None and trends.one >= after
         start = "as near as groups can get" if nearest else "above zero"
         return (
             f"{start}: {signed(after)}, because a plan with more groups would have groups that are too small or a "
             f"trend below {signed(lowest)}"
-        )
-    if trends.finest and after >= lowest:
-        return (
-            f"two channels per group everywhere: {signed(after)} is at least {signed(lowest)} even with the most "
-            "groups that the layers can have"
         )
     if after < lowest - 0.005:
         return f"too low: {signed(after)}, because no number of groups that was tried reaches {signed(lowest)}"
