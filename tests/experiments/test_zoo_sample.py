@@ -17,17 +17,13 @@ from experiments.zoo.records import finest
 from experiments.zoo.report import write
 from experiments.zoo.runner import load, run
 
-SAMPLE = {
+SAMPLE = {  # other kinds than those of tests/test_api.py, and one of them
     "torchvision:resnet18": "residual",
-    "torchvision:mobilenet_v3_small": "depthwise, squeeze and excite",
     "torchvision:shufflenet_v2_x0_5": "channels split and shuffled",
     "torchvision:lraspp_mobilenet_v3_large": "segmentation",
     "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn": "detection, frozen batch norm, a dict of losses",
-    "torchvision:r3d_18": "video",
     "torchvision:raft_small": "optical flow, two images, a recurrence",
-    "timm:lcnet_035": "norm and activation in one layer",
     "timm:mobilevit_xxs": "convolution and attention",
-    "timm:starnet_s050": "products of branches",
     "timm:edgenext_xx_small": "few batch norms among layer norms, LayerScale",
     "smp:Unet-resnet18": "U-Net",
     "monai:UNet-3d": "U-Net in three dimensions, instance norm",
