@@ -79,6 +79,21 @@ REAL = {
 SLOW = ("densenet121", "efficientnet_b0", "convnext_tiny", "r3d_18")
 
 
+def test_how_far_the_trend_may_fall_depends_on_the_optimizer_unless_it_is_given() -> None:
+    model, x = networks.plain(depth=6), torch.randn(4, 3, 16, 16)
+    one = {optimizer: ig.plan(model, x, optimizer=optimizer).one_group_trend for optimizer in ("sgd", "dp-sgd")}
+    assert one["sgd"] is not None
+    assert one["dp-sgd"] is not None
+    for strategy in ("isometric", "uniform"):
+        assert ig.plan(model, x, strategy=strategy).lowest_trend == min(0, one["sgd"]) - 1
+        private = ig.plan(model, x, strategy=strategy, optimizer="dp-sgd")
+        assert private.lowest_trend == min(0, one["dp-sgd"])
+        assert private.trend_after >= private.lowest_trend
+    given = ig.plan(model, x, strategy=ig.Isometric(slack=0.5), optimizer="dp-sgd")
+    assert given.lowest_trend == min(0, one["dp-sgd"]) - 0.5
+    assert given.strategy == "isometric-0.5"
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in REAL])
 def test_real_networks_plan_convert_and_train(untouched: Untouched, name: str) -> None:
     build, shape, layers = REAL[name]

@@ -35,6 +35,7 @@ class Made:
     curves: Mapping[str, Curves]
     trend: float
     trend_error: float
+    slack: float = 0.0
 
 
 class World:

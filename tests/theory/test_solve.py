@@ -34,6 +34,7 @@ CHANNELS = 64
 class Made:
     curves: Mapping[str, Curves]
     trend: float
+    slack: float = SLACK
 
 
 class World:

@@ -9,6 +9,7 @@ from typing import Literal
 from ..records import Gradients, WeightGradient
 from ..theory.curves import Curves
 from ..theory.layer import WeightShape
+from ..theory.solve import PRIVATE_SLACK, SLACK
 
 Optimizer = Literal["sgd", "dp-sgd", "adam"]
 """What makes the steps: the line is log u, for DP-SGD log v. Adam's steps are as large whatever the gradient is."""
@@ -36,6 +37,11 @@ class Observation:
     def trend(self) -> float:
         """T: last minus first of the robust line; negative where early layers have the larger gradients."""
         return self.measured.trend
+
+    @property
+    def slack(self) -> float:
+        """How far T may fall with this optimizer."""
+        return PRIVATE_SLACK if self.optimizer == "dp-sgd" else SLACK
 
     @property
     def trend_error(self) -> float:

@@ -63,6 +63,10 @@ class Measured(Protocol):
     def trend(self) -> float:
         """T under the groups of this pass."""
 
+    @property
+    def slack(self) -> float:
+        """How far T may fall, for the optimizer whose steps T is about."""
+
 
 M = TypeVar("M", bound=Measured)
 

@@ -17,7 +17,7 @@ from ..errors import IdealGroupsError
 from .block import block_groups
 from .grouping import ideal_groups, largest_divisor, safe_groups
 from .layer import Choice, Groups, Layer, M, Observe
-from .solve import SLACK, Budgets, Numbers, Sizes, Solution, solve
+from .solve import Budgets, Numbers, Sizes, Solution, solve
 
 
 class Strategy(Protocol):
@@ -35,15 +35,18 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True)
 class Isometric:
-    """As many groups as keep T at or above min(0, T of one group) - ``slack``; one budget ε for all layers."""
+    """As many groups as keep T at or above min(0, T of one group) - ``slack``; one budget ε for all layers.
 
-    slack: float = SLACK
+    ``slack``: default one, and zero where the optimizer is DP-SGD.
+    """
+
+    slack: float | None = None
     closed: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
-        """``isometric``, and the slack where it is not the rule's."""
-        return "isometric" if self.slack == SLACK else f"isometric-{self.slack:g}"
+        """``isometric``, and the slack where it is given."""
+        return "isometric" if self.slack is None else f"isometric-{self.slack:g}"
 
     def choose(self, layers: Sequence[Layer], observe: Observe[M]) -> Choice[M]:
         """Search for the largest budget."""
