@@ -101,8 +101,17 @@ class LocalEngine:
                 self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         return ProcessPoolExecutor(self._workers, mp_context=context, initializer=_start_worker)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Where the system can, workers are forked from a process that has imported torch and runs no thread."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.study.train"])
+    return context
 
 
 def available_cores() -> int:

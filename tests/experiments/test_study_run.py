@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,9 +143,16 @@ def test_a_killed_study_goes_on_where_it_was_and_ends_the_same(
     assert [r.test_loss for r in ours] == [r.test_loss for r in theirs]
 
 
+def killed_once(pid: int | None) -> Path:
+    """The file that a killed worker of this process leaves."""
+    return Path(tempfile.gettempdir()) / f"idealgroups-killed-{pid}"
+
+
 def kill_worker_once(job: TrainJob, dataset: Dataset) -> int:
     """Work that kills its own process the first time it meets seed 1."""
-    flag = Path(os.environ["IDEALGROUPS_TEST_FLAG"])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    flag = killed_once(parent.pid)
     if job.runs[0].seed == 1 and not flag.exists():
         flag.touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -160,11 +169,10 @@ def test_work_of_a_killed_worker_is_done_again(
     done: tuple[Path, Summary, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _, _ = done
-    monkeypatch.setenv("IDEALGROUPS_TEST_FLAG", str(tmp_path / "killed"))
     jobs = [TrainJob((result.run,), None) for result in Store(folder).results()]
     with LocalEngine(1) as engine:
         results = list(engine.map(kill_worker_once, jobs))
-    assert (tmp_path / "killed").exists()
+    killed_once(os.getpid()).unlink()
     assert sorted(job.runs[0].hash for job, _ in results) == sorted(job.runs[0].hash for job in jobs)
     monkeypatch.setattr(engines, "MAX_CRASHES", 1)
     with LocalEngine(1) as engine, pytest.raises(ig.IdealGroupsError, match="--jobs"):
