@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -33,8 +34,11 @@ def _run(rank: int, job: Callable[[int, Path], Any], folder: Path) -> None:
     dist.destroy_process_group()
 
 
+multiprocessing.set_forkserver_preload(["idealgroups.api", "torch.distributed.fsdp"])  # no import for every process
+
+
 def in_two_processes(job: Callable[[int, Path], Any], folder: Path) -> list[Any]:
-    mp.start_processes(_run, (job, folder), nprocs=2, start_method="spawn")
+    mp.start_processes(_run, (job, folder), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -26,8 +26,8 @@ from experiments.study.ray_engine import RayEngine
 from experiments.study.store import Result, Store, read_results
 from study_cases import TINY
 
-STUDY = dataclasses.replace(TINY, strategies=("fixed-32", "layer"), seeds=(0, 1, 2), final_seeds=())
-"""Twelve trainings."""
+STUDY = dataclasses.replace(TINY, strategies=("fixed-32", "layer", "batch"), seeds=(0, 1, 2), final_seeds=())
+"""Eighteen trainings: enough that the second node is still at work when it is killed."""
 
 PATIENCE = 120
 
@@ -135,10 +135,10 @@ def test_a_study_survives_the_death_of_a_node_with_the_results_of_local_processe
     killer.join()
     assert killed, "the second node never worked"
     assert second.returncode == -signal.SIGKILL
-    assert summary.trained == 12
+    assert summary.trained == 18
     lines = [line for file in (tmp_path / "ray").glob("*.jsonl") for line in file.read_text().splitlines()]
     on_ray = {result.run.hash: result for result in read_results([tmp_path / "ray"])}
-    assert len(lines) == len(on_ray) == 12
+    assert len(lines) == len(on_ray) == 18
 
     run_study(STUDY, Store(tmp_path / "local"), LocalEngine(2))
     locally = {result.run.hash: result for result in read_results([tmp_path / "local"])}
