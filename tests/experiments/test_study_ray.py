@@ -65,7 +65,9 @@ def kill_node(node: subprocess.Popen[bytes]) -> None:
 def start_node(*options: str, log: Path) -> subprocess.Popen[bytes]:
     ray = Path(sys.executable).with_name("ray")
     command = [str(ray), "start", "--block", "--num-cpus=1", "--object-store-memory=100000000", *options]
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_period_ms": "500"}
+    checks = {"period_ms": "500", "initial_delay_ms": "0", "timeout_ms": "1000", "failure_threshold": "3"}
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {f"RAY_health_check_{key}": value for key, value in checks.items()}
     with log.open("wb") as file:
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
 
@@ -113,7 +115,7 @@ def kill_while_working(node: subprocess.Popen[bytes], folder: Path, seen: list[s
             kill_node(node)
             seen.extend(busy)
             return
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def comparable(result: Result) -> dict[str, Any]:
