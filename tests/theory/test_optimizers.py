@@ -67,7 +67,7 @@ def log_change(base: nn.Module, plans: dict[int, Plan], batches: list[tuple[Tens
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_step_of_sgd_moves_a_layer_by_the_rate_times_u(
-    base: nn.Module, plans: dict[int, Plan], momentum: float
+    kind: type[torch.optim.Optimizer], base: nn.Module, plans: dict[int, Plan], momentum: float
 ) -> None:
     x = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     y = torch.arange(16) % 10
