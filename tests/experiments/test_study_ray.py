@@ -26,8 +26,8 @@ from experiments.study.ray_engine import RayEngine
 from experiments.study.store import Result, Store, read_results
 from study_cases import TINY
 
-STUDY = dataclasses.replace(TINY, strategies=("fixed-32", "layer", "batch"), seeds=(0, 1, 2), final_seeds=())
-"""Eighteen trainings: enough that the second node is still at work when it is killed."""
+STUDY = dataclasses.replace(TINY, strategies=("fixed-32", "layer", "batch"), seeds=(0, 1, 2), final_seeds=(), epochs=12)
+"""Eighteen trainings, long enough that the second node has its share of them also on a machine with other work."""
 
 PATIENCE = 120
 
