@@ -113,6 +113,8 @@ def same(a: Any, b: Any) -> bool:
 
 @pytest.mark.parametrize("job", [data_parallel, fully_sharded, trained])
 def test_all_processes_get_the_plan_of_process_0(job: Callable[[int, Path], Any], tmp_path: Path) -> None:
+    if job is fully_sharded and not hasattr(torch.cpu.Stream, "record_event"):
+        pytest.skip("this torch cannot shard on a processor")
     first, second = in_two_processes(job, tmp_path)
     assert isinstance(first, dict), first
     assert isinstance(second, dict), second
