@@ -159,7 +159,7 @@ def test_a_study_survives_the_death_of_a_node_with_the_results_of_local_processe
     on_ray = {result.run.hash: result for result in read_results([tmp_path / "ray"])}
     assert len(lines) == len(on_ray) == 12
 
-    run_study(STUDY, Store(tmp_path / "local"), LocalEngine(2))
+    run_study(STUDY, Store(tmp_path / "local"), LocalEngine(1))
     locally = {result.run.hash: result for result in read_results([tmp_path / "local"])}
     assert {key: comparable(r) for key, r in on_ray.items()} == {key: comparable(r) for key, r in locally.items()}
 
