@@ -31,6 +31,7 @@ from .federated import federated
 from .large import WAYS, measured
 from .networks import CASES
 from .parts import PARTS
+from .rates import wanted
 from .real import NETWORKS, real
 from .report import write_report, write_summary
 from .training import pretrained
@@ -47,7 +48,10 @@ def run(
     seeds: str = "0,1,2",
     most: int | None = None,
 ) -> None:
-    """Measure what is not measured yet, of the first ``most`` arms of every part."""
+    """Measure what is not measured yet, of the first ``most`` arms of every part.
+
+    Rates are tuned on seed 0; the other seeds run at the best of them alone.
+    """
     torch.set_num_threads(1)
     parts, names = _known(part, PARTS, "part"), _known(networks, CASES, "network")
     done = {_key(record) for record in records()}
@@ -113,8 +117,8 @@ def records() -> list[dict[str, Any]]:
 
 
 def _measure(record: dict[str, Any], make: Callable[[], dict[str, Any]], done: set[tuple[Any, ...]]) -> None:
-    """Append one record, unless it is there."""
-    if _key(record) in done:
+    """Append one record, unless it is there or its rate is not the best of the tuning seed."""
+    if _key(record) in done or not wanted(record, records()):
         return
     started = time.process_time()
     record |= make()

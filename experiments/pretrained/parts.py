@@ -60,8 +60,8 @@ RUNS: tuple[tuple[int, float, tuple[str, ...]], ...] = (
         0.003,
         ("opacus", "naive: one", "calibrated: faithful 0.001", "calibrated: faithful 0.004", "batch norm", "frozen"),
     ),
-    (32, 0.01, TUNED),
     (32, 0.003, TUNED),
+    (32, 0.01, TUNED),
 )
 """Batch size, rate (SGD with momentum 0.9, constant) and arms of fine-tuning, what matters most first."""
 

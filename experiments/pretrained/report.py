@@ -9,6 +9,8 @@ from typing import Any
 
 from experiments.common.markdown import replace_section, table
 
+from .rates import TUNING_SEED, best_rate
+
 Record = dict[str, Any]
 
 SHOWN = {
@@ -105,11 +107,13 @@ def _stepwise(records: Sequence[Record]) -> Iterable[str]:
         return
     yield "## Fine-tuned on labels"
     for size in sorted(_unique(records, "batch"), reverse=True):
+        here = [r for r in records if r["batch"] == size]
         yield (
-            f"Batches of {size}: score on 2,000 test samples after 0 / 50 / 150 / 500 steps, "
-            "at the better of the rates tried (in brackets)."
+            f"Batches of {size}: score on 2,000 test samples after 0 / 50 / 150 / 500 steps, mean over seeds ± "
+            f"standard deviation of the last; in brackets the rate, the best of those tried on seed {TUNING_SEED}. "
+            f"{_seeds(here)}"
         )
-        yield _progress([r for r in records if r["batch"] == size])
+        yield _progress(here)
 
 
 def _federated(records: Sequence[Record]) -> Iterable[str]:
@@ -117,8 +121,9 @@ def _federated(records: Sequence[Record]) -> Iterable[str]:
         return
     yield "## Federated fine-tuning"
     yield (
-        "Score on glyphs of font families that no client has, after 0 / 1 / 3 / 6 rounds, at the better of the rates "
-        f"tried (in brackets); seeds: {len(_unique(records, 'seed'))}."
+        "Score on glyphs of font families that no client has, after 0 / 1 / 3 / 6 rounds, mean over seeds ± "
+        f"standard deviation of the last; in brackets the rate, the best of those tried on seed {TUNING_SEED}. "
+        f"{_seeds(records)}"
     )
     yield _progress(records)
 
@@ -129,20 +134,18 @@ def _progress(records: Sequence[Record]) -> str:
     rows = []
     for arm in _unique(records, "arm"):
         here = [r for r in records if r["arm"] == arm]
-        rows.append([arm, *(_best_rate([r for r in here if r["network"] == name]) for name in networks)])
+        rows.append([arm, *(_at_best_rate([r for r in here if r["network"] == name]) for name in networks)])
     return table(["arm", *networks], rows)
 
 
-def _best_rate(records: Sequence[Record]) -> str:
-    """The scores at the rate that is best in the end."""
-    found = {}
-    for rate in _unique(records, "rate"):
-        runs = [r["scores"] for r in records if r["rate"] == rate]
-        found[rate] = [mean(run[step] for run in runs) for step in runs[0]]
-    if not found:
+def _at_best_rate(records: Sequence[Record]) -> str:
+    """The mean scores at the rate that is best in the end on the tuning seed."""
+    rate = best_rate(records)
+    runs = [list(r["scores"].values()) for r in records if r["rate"] == rate]
+    if not runs:
         return "–"
-    rate = max(found, key=lambda rate: found[rate][-1])
-    return f"{' / '.join(f'{value:.1f}' for value in found[rate])} ({rate:g})"
+    last = f" ± {stdev(run[-1] for run in runs):.1f}" if len(runs) > 1 else ""
+    return f"{' / '.join(f'{mean(values):.1f}' for values in zip(*runs, strict=True))}{last} ({rate:g})"
 
 
 def _private(records: Sequence[Record]) -> Iterable[str]:
@@ -199,6 +202,17 @@ def _cell(scores: Mapping[int, float], base: Mapping[int, float]) -> str:
 
 def _mean(scores: Mapping[int, float]) -> str:
     return f"{mean(scores.values()):.1f}" if scores else "–"
+
+
+def _seeds(records: Sequence[Record]) -> str:
+    """How many seeds each network has, of the arm with the fewest."""
+    counts = []
+    for name in _unique(records, "network"):
+        here = [r for r in records if r["network"] == name]
+        fewest = min(len({r["seed"] for r in here if r["arm"] == arm}) for arm in _unique(here, "arm"))
+        most = len(_unique(here, "seed"))
+        counts.append(f"{name} {fewest}" + (f" to {most}" if most > fewest else ""))
+    return f"Seeds: {', '.join(counts)}."
 
 
 def _unique(records: Iterable[Record], field: str) -> list[Any]:

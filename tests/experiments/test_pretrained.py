@@ -14,6 +14,7 @@ pytest.importorskip("opacus")
 from experiments.pretrained.arms import WIDTHS, convert, freeze, group_norms
 from experiments.pretrained.data import Split
 from experiments.pretrained.fits import WAYS, fit_all
+from experiments.pretrained.rates import wanted
 from experiments.pretrained.report import write_report, write_summary
 from experiments.pretrained.training import batches, score
 
@@ -132,6 +133,11 @@ def test_the_report_counts_by_hand(tmp_path: Path) -> None:
         {"part": "tune", "network": "net", "seed": 0, "arm": "opacus", "batch": 2, "rate": rate, "scores": run}
         for rate, run in {0.1: {"0": 10.0, "50": 40.0}, 0.2: {"0": 10.0, "50": 30.0}}.items()
     ]
+    tuned = records[-2] | {"seed": 1, "scores": {"0": 20.0, "50": 50.0}}  # at the rate that was best on seed 0
+    write_report([*records, tuned], tmp_path / "report.md")
+    assert "| opacus | 15.0 / 45.0 ± 7.1 (0.1) |" in (tmp_path / "report.md").read_text()
+    assert wanted({"part": "tune", "network": "net", "seed": 1, "arm": "opacus", "batch": 2, "rate": 0.1}, records)
+    assert not wanted({"part": "tune", "network": "net", "seed": 1, "arm": "opacus", "batch": 2, "rate": 0.2}, records)
     write_report(records, tmp_path / "report.md")
     text = (tmp_path / "report.md").read_text()
     assert "| calibrated: faithful 0.001 | 63.5 ± 9.2 (91.2) |" in text  # 70/80 and 57/60
