@@ -41,6 +41,9 @@ Model = TypeVar("Model", bound=nn.Module)
 SAMPLES_TO_PLAN = 16
 """How many of the samples to calibrate on the numbers of groups are planned with, where a plan measures gradients."""
 
+SAMPLES_TO_TRY = 8
+"""The same where calibration chooses the numbers, so that gradients only tell whether the result works."""
+
 
 def plan(
     model: nn.Module,
@@ -272,7 +275,7 @@ def _convert(
     choosing = strategy == FAITHFUL
     chosen = parse_strategy("layer" if choosing else strategy)
     if batches is not None:  # planning runs backward, which takes far more memory than calibration
-        example_inputs = first_samples(example_inputs, SAMPLES_TO_PLAN)
+        example_inputs = first_samples(example_inputs, SAMPLES_TO_TRY if choosing else SAMPLES_TO_PLAN)
 
     def watch(tried: nn.Module, copy_of: nn.Module | None = None) -> Observer:
         return Observer(tried, example_inputs, loss, seed, optimizer, patterns.why_not, copy_of)
