@@ -80,6 +80,7 @@ class Study:
         data: the images.
         sgd: SGD with momentum 0.9.
         adamw: AdamW with torch's betas.
+        dp_sgd: private SGD by Opacus, without momentum; see ``private.py``.
     """
 
     name: str = "digits"
@@ -95,6 +96,7 @@ class Study:
     data: Data = field(default_factory=Data)
     sgd: Optimizer = field(default_factory=lambda: Optimizer((0.01, 0.03, 0.1, 0.3)))
     adamw: Optimizer = field(default_factory=Optimizer)
+    dp_sgd: Optimizer = field(default_factory=Optimizer)
 
     def __post_init__(self) -> None:
         for strategy in self.strategies:
@@ -103,9 +105,10 @@ class Study:
         for name in ("networks", "strategies", "seeds"):
             if not getattr(self, name):
                 raise IdealGroupsError(f"the study {self.name!r} has no {name}; give at least one.")
-        if not self.sgd.learning_rates and not self.adamw.learning_rates:
+        rates = [rate for one in (self.sgd, self.adamw, self.dp_sgd) for rate in one.learning_rates]
+        if not rates:
             raise IdealGroupsError("the study has no learning rates; set sgd.learning_rates or adamw.learning_rates.")
-        if min(*self.sgd.learning_rates, *self.adamw.learning_rates, 1.0) <= 0:
+        if min(rates) <= 0:
             raise IdealGroupsError("learning rates must be positive.")
         if self.epochs < 1 or self.batch_size < 1:
             raise IdealGroupsError("epochs and batch_size must be at least 1.")

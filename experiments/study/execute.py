@@ -114,16 +114,19 @@ def _complete(runs: Sequence[Run], store: Store, engine: Engine, progress: Progr
 
 def _plan(runs: Sequence[Run], engine: Engine, progress: Progress) -> tuple[dict[Run, Planned], tuple[str, ...]]:
     """The plan of every run that has one, and a sentence for each that has not."""
-    groups: dict[tuple[str, Images, int, int], list[Run]] = defaultdict(list)
+    groups: dict[tuple[str, Images, int, int, str], list[Run]] = defaultdict(list)
     for run in runs:
-        groups[run.arm.network, run.arm.images, run.seed, run.arm.batch_size].append(run)
-    jobs = [PlanJob(*key, tuple(dict.fromkeys(run.strategy for run in group))) for key, group in groups.items()]
+        groups[run.arm.network, run.arm.images, run.seed, run.arm.batch_size, run.arm.optimizer].append(run)
+    jobs = [
+        PlanJob(*key, tuple(dict.fromkeys(run.strategy for run in group)), optimizer)
+        for (*key, optimizer), group in groups.items()
+    ]
     advance = progress("planning", len(jobs))
     planned: dict[Run, Planned] = {}
     failures = []
     for job, plans in engine.map(plan_strategies, jobs):
         by_strategy = {one.strategy: one for one in plans}
-        for run in groups[job.network, job.images, job.seed, job.batch_size]:
+        for run in groups[job.network, job.images, job.seed, job.batch_size, job.optimizer]:
             one = by_strategy[run.strategy]
             if one.error:
                 failures.append(f"{job.network} on {job.images.name}, {run.strategy}: {one.error}")

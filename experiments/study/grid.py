@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from .choice import best_rates, sweep_winner
 from .config import SWEEP, SWEEP_MEMBERS, Arm, Images, Optimizer, Run, Study
+from .private import PRIVATE
 from .store import Result
 
 
@@ -66,5 +67,5 @@ def final_runs(study: Study, results: Sequence[Result]) -> list[Run]:
 
 
 def _optimizers(study: Study) -> dict[str, Optimizer]:
-    both = {"sgd": study.sgd, "adamw": study.adamw}
-    return {name: optimizer for name, optimizer in both.items() if optimizer.learning_rates}
+    named = {"sgd": study.sgd, "adamw": study.adamw, PRIVATE: study.dp_sgd}
+    return {name: optimizer for name, optimizer in named.items() if optimizer.learning_rates}

@@ -88,6 +88,35 @@ def resnet(stages: Sequence[int], blocks: int) -> Builder:
     return build
 
 
+class Residual(nn.Module):
+    """Two convolutions with norm and ReLU, around which the signal goes: (N, C, H, W) → the same."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*conv_norm(width, width), nn.ReLU(), *conv_norm(width, width), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of branch and input."""
+        y: Tensor = self.branch(x)
+        return x + y
+
+
+def resnet9(widths: Sequence[int] = (32, 64, 128)) -> Builder:
+    """The ResNet-9 of private training (Klause et al. 2022), narrower: eight convolutions and a linear layer."""
+
+    def build(in_channels: int, num_classes: int, size: int) -> nn.Module:
+        a, b, c = widths
+        return nn.Sequential(
+            *conv_norm(in_channels, a), nn.ReLU(),
+            *conv_norm(a, b), nn.ReLU(), nn.MaxPool2d(2), Residual(b),
+            *conv_norm(b, c), nn.ReLU(), nn.MaxPool2d(2),
+            *conv_norm(c, c), nn.ReLU(), nn.MaxPool2d(2), Residual(c),
+            *_head(c, num_classes),
+        )  # fmt: skip
+
+    return build
+
+
 class InvertedResidual(nn.Module):
     """MobileNetV2's block: 1×1 to ``expand`` times the width, 3×3 depthwise, 1×1 back without activation."""
 
@@ -158,6 +187,7 @@ NETWORKS: dict[str, Builder] = {
     "mlp3-512": mlp(3, width=512),
     "plain9": plain((32, 64, 128), depth=3, pool=False),
     "plain15": plain((32, 32, 32), depth=5, pool=True),
+    "resnet9": resnet9(),
     "resnet14": resnet((24, 48, 96), blocks=2),
     "resnet20": resnet((16, 32, 64), blocks=3),
     "resnet56": resnet((16, 32, 64), blocks=9),

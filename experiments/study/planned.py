@@ -6,7 +6,7 @@ import copy
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from idealgroups.synthetic import synthetic
 from .config import Images
 from .data import Dataset
 from .networks import build
+from .private import PRIVATE
 from .variants import parse
 
 PLAN_IMAGES = 64
@@ -30,13 +31,14 @@ TIMED_STEPS = 5
 
 @dataclass(frozen=True)
 class PlanJob:
-    """Plans of several strategies for the network that ``seed`` initialises."""
+    """Plans of several strategies for the network that ``seed`` initialises, for the steps of ``optimizer``."""
 
     network: str
     images: Images
     seed: int
     batch_size: int
     strategies: tuple[str, ...]
+    optimizer: str = "sgd"
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ def plan_strategies(job: PlanJob, dataset: Dataset) -> list[Planned]:
     planned = [Planned("batch", None, step_seconds)] if "batch" in job.strategies else []
     for source, strategies in by_source.items():
         try:
-            with Survey(network, plan_inputs(source, dataset, job.seed), seed=job.seed, name=job.network) as surveyed:
+            inputs = plan_inputs(source, dataset, job.seed)
+            optimizer: Literal["sgd", "dp-sgd"] = PRIVATE if job.optimizer == PRIVATE else "sgd"
+            with Survey(network, inputs, optimizer=optimizer, seed=job.seed, name=job.network) as surveyed:
                 for strategy in strategies:
                     plan = surveyed.plan(parse(strategy).rule)
                     planned.append(Planned(strategy, plan.to_dict(), step_seconds))

@@ -20,6 +20,7 @@ from .config import Images, Run
 from .data import Dataset
 from .machine import describe_machine, pick_device
 from .planned import initial_network
+from .private import PRIVATE, make_private
 
 EVALUATION_BATCH = 500
 
@@ -42,7 +43,10 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out. Lists have one value an epoch, the others are the last epoch's; NaN where the run diverged."""
+    """What came out. Lists have one value an epoch, the others are the last epoch's; NaN where the run diverged.
+
+    ``privacy``: what a private training cost, see :meth:`Private.spent`.
+    """
 
     train_losses: list[float]
     val_losses: list[float]
@@ -54,6 +58,7 @@ class Outcome:
     steps: int
     seconds: float
     machine: dict[str, str] = field(default_factory=describe_machine)
+    privacy: dict[str, float] | None = None
 
 
 def train(job: TrainJob, dataset: Dataset) -> Outcome:
@@ -67,15 +72,19 @@ def train(job: TrainJob, dataset: Dataset) -> Outcome:
     device = pick_device()
     dataset = dataset.to(device)
     network = _network(run, job.plan, dataset).to(device)
-    optimizer = make_optimizer(network, run.arm.optimizer, run.learning_rate, run.arm.weight_decay)
+    private = make_private(network, run, dataset.x_train, dataset.y_train) if run.arm.optimizer == PRIVATE else None
+    if private is None:
+        optimizer = make_optimizer(network, run.arm.optimizer, run.learning_rate, run.arm.weight_decay)
+    else:
+        network, optimizer = private.network, private.optimizer
     batch_size = min(run.arm.batch_size, len(dataset.x_train))
-    steps_per_epoch = len(dataset.x_train) // batch_size
+    steps_per_epoch = private.steps_per_epoch if private else len(dataset.x_train) // batch_size
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=run.arm.epochs * steps_per_epoch)
     generator = torch.Generator().manual_seed(run.seed)
     train_losses, val_losses, val_accuracies = [], [], []
     steps = 0
     for _ in range(run.arm.epochs):
-        batches = _batches(dataset, batch_size, run.arm.flip, generator)
+        batches = private.loader if private else _batches(dataset, batch_size, run.arm.flip, generator)
         epoch = train_epoch(network, batches, _loss, optimizer, schedule)
         steps += epoch.steps
         val_loss, val_accuracy = evaluate(network, dataset.x_val, dataset.y_val)
@@ -97,6 +106,7 @@ def train(job: TrainJob, dataset: Dataset) -> Outcome:
         test_accuracy=test_accuracy,
         steps=steps,
         seconds=time.perf_counter() - started,
+        privacy=private.spent() if private else None,
     )
 
 
