@@ -118,8 +118,8 @@ def _plan(runs: Sequence[Run], engine: Engine, progress: Progress) -> tuple[dict
     for run in runs:
         groups[run.arm.network, run.arm.images, run.seed, run.arm.batch_size, run.arm.optimizer].append(run)
     jobs = [
-        PlanJob(*key, tuple(dict.fromkeys(run.strategy for run in group)), optimizer)
-        for (*key, optimizer), group in groups.items()
+        PlanJob(network, images, seed, batch_size, tuple(dict.fromkeys(run.strategy for run in group)), optimizer)
+        for (network, images, seed, batch_size, optimizer), group in groups.items()
     ]
     advance = progress("planning", len(jobs))
     planned: dict[Run, Planned] = {}
