@@ -92,6 +92,14 @@ def test_how_far_the_trend_may_fall_depends_on_the_optimizer_unless_it_is_given(
     assert given.strategy == "isometric-0.5"
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "dp-sgd", "adam"])
+def test_one_layer_has_no_trend_that_could_fall(optimizer: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    planned = ig.plan(model, torch.randn(2, 3, 8, 8), optimizer=optimizer)
+    assert planned.after is not None
+    assert planned.after.trend == 0
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in REAL])
 def test_real_networks_plan_convert_and_train(untouched: Untouched, name: str) -> None:
     build, shape, layers = REAL[name]

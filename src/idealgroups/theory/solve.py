@@ -243,5 +243,5 @@ def _next(falls: Floats, trends: Mapping[int, float], good: int, bad: int, floor
         share = (trends[good] - target) / (trends[good] - trends[bad])
         return float(falls[good] + min(max(share, 0.1), 0.9) * (falls[bad] - falls[good]))
     done, ahead = trends[0] - trends[good], trends[good] - target
-    share = ahead / done if done > 0.01 * ahead else np.inf
+    share = ahead / done if done > max(0.01 * ahead, 0.0) else np.inf
     return float(falls[good] + max(share, 0.5) * (falls[good] - falls[0]))
