@@ -29,7 +29,7 @@ from study_cases import TINY
 STUDY = dataclasses.replace(TINY, strategies=("fixed-32", "layer", "batch"), seeds=(0, 1), final_seeds=(), epochs=2)
 """Twelve trainings."""
 
-PATIENCE = 300
+PATIENCE = 900
 
 
 def children(pid: int) -> dict[int, str]:
