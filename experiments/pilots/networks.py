@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from experiments.study.networks import BasicBlock, conv_norm
+from experiments.study.networks import BasicBlock, Residual, conv_norm
 
 Builder = Callable[[int, int], nn.Module]
 """(channels in, classes) → network."""
@@ -42,18 +42,6 @@ def plain_1d(widths: Sequence[int], depth: int) -> Builder:
         return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(channels, num_classes))
 
     return build
-
-
-class Residual(nn.Module):
-    """Two convolutions around which the signal goes, (N, C, H, W) → the same."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(*conv_norm(width, width), nn.ReLU(), *conv_norm(width, width), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.branch(x)
-        return x + y
 
 
 def resnet9(in_channels: int, num_classes: int) -> nn.Module:
