@@ -18,7 +18,8 @@ from experiments.zoo.records import finest
 from experiments.zoo.report import write
 from experiments.zoo.runner import load, run
 
-SAMPLE = {  # other kinds than those of tests/test_api.py
+SAMPLE = {  # other kinds than those of tests/test_api.py, and one of them
+    "torchvision:resnet18": "residual",
     "torchvision:shufflenet_v2_x0_5": "channels split and shuffled",
     "torchvision:lraspp_mobilenet_v3_large": "segmentation",
     "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn": "detection, frozen batch norm, a dict of losses",

@@ -96,7 +96,7 @@ def test_with_sgd_the_groups_tilt_the_steps_as_the_line_says(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [torch.optim.Adam])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
 def test_with_adam_the_groups_do_not_change_the_steps(
     kind: type[torch.optim.Optimizer], base: nn.Module, plans: dict[int, Plan], batches: list[tuple[Tensor, Tensor]]
 ) -> None:
