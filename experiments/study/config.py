@@ -107,7 +107,7 @@ class Study:
                 raise IdealGroupsError(f"the study {self.name!r} has no {name}; give at least one.")
         rates = [rate for one in (self.sgd, self.adamw, self.dp_sgd) for rate in one.learning_rates]
         if not rates:
-            raise IdealGroupsError("the study has no learning rates; set sgd.learning_rates or adamw.learning_rates.")
+            raise IdealGroupsError("the study has no learning rates; set learning_rates of sgd, adamw or dp_sgd.")
         if min(rates) <= 0:
             raise IdealGroupsError("learning rates must be positive.")
         if self.epochs < 1 or self.batch_size < 1:
