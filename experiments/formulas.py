@@ -1,4 +1,4 @@
-"""Where the closed forms of ``theory.py`` hold, and where not: the tables of ``docs/theory.md``.
+"""Where the closed forms of ``theory.py`` hold, and where not: the tables of ``docs/formulas.md``.
 
     python -m experiments.formulas            # about a minute on one core
 
@@ -147,7 +147,7 @@ def set_width(model: nn.Module, c: int) -> None:
 
 @dataclass
 class Layer:
-    """A convolution in one pass: log u, and what it should be from norms and coherence alone (see docs/theory.md)."""
+    """A convolution in one pass: log u, and what it should be from norms and coherence alone (see docs/formulas.md)."""
 
     log_u: float
     predicted: float

@@ -1,7 +1,7 @@
 """The first rule, with which the study, the blind tests and the first zoo were made: kept to read and repeat them.
 
 One gain budget ε for all layers, as large as the least-squares trend over all weight layers allows, with a tolerance
-that depends on whether a pool hides positions. ``docs/choices.md`` says what replaced it and why.
+that depends on whether a pool hides positions. ``docs/history.md`` says what replaced it and why.
 """
 
 from __future__ import annotations

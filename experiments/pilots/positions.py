@@ -6,7 +6,7 @@
 Segmentation of scenes of MNIST digits at 24 px, prediction of the noise in CIFAR-10 images at 16 px, and a classifier
 that flattens its last maps, each trained for three epochs with uniform widths, with the plan, with that of δ = 0.25
 and with no floor for the trend at all. Validation loss, seeds that no study uses. One JSON line a training in
-positions.jsonl beside this file; done ones are skipped. `render` writes the table into docs/theory.md. DATA is a folder
+positions.jsonl beside this file; done ones are skipped. `render` writes it into docs/history.md. DATA is a folder
 with mnist.npz and cifar10.npz (Keras-style).
 """
 
@@ -41,7 +41,7 @@ from idealgroups.theory.strategies import parse_strategy
 app = App(help=__doc__)
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "pilots" / "positions.jsonl"
-DOCUMENT = ROOT / "docs" / "choices.md"
+DOCUMENT = ROOT / "docs" / "history.md"
 BATCH, EPOCHS = 64, 3
 
 CHOICES = {
@@ -199,7 +199,7 @@ def train(network: nn.Module, task: Task, name: str, rate: float, seed: int) -> 
 
 @app.command
 def render() -> None:
-    """Write the table into docs/theory.md: each choice at the best of its rates, the mean over seeds."""
+    """Write the table into docs/history.md: each choice at the best of its rates, the mean over seeds."""
     found: dict[tuple[str, str, str, float], list[tuple[float, float]]] = defaultdict(list)
     for record in load_records(RESULTS):
         name, optimizer, _, title, rate = record["key"]

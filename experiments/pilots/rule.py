@@ -4,7 +4,7 @@
     python -m experiments.pilots.rule render
 
 A pilot of the rule itself, on validation images and seeds (from 100 on) that no study uses. One JSON line a training in
-rule.jsonl beside this file; done ones are skipped. `render` writes the table into docs/theory.md. DATA is a folder with
+rule.jsonl beside this file; done ones are skipped. `render` writes the tables into the documents. DATA is a folder with
 cifar10.npz and fashion.npz (Keras-style).
 """
 
@@ -35,7 +35,8 @@ from idealgroups.theory.strategies import Strategy, parse_strategy
 app = App(help=__doc__)
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "pilots" / "rule.jsonl"
-DOCUMENT = ROOT / "docs" / "choices.md"
+DOCUMENTS = {"rule": "history.md", "rule-elements": "choices.md", "rule-floors": "history.md"}
+"""{table: the page in docs/ that shows it}."""
 
 
 LEAST = (4, 16, 32, 64, 128)
@@ -143,7 +144,7 @@ SECTIONS = {
 
 @app.command
 def render() -> None:
-    """Write the tables into docs/theory.md: the mean over seeds at the best rate, and how many seeds."""
+    """Write the tables into the documents: the mean over seeds at the best rate, and how many seeds."""
     cells: dict[tuple[str, str], dict[float, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for record in load_records(RESULTS):
         name, _, _, title, rate = record["key"]
@@ -155,7 +156,7 @@ def render() -> None:
             for title in titles
             if any((name, title) in cells for name in names)
         ]
-        replace_section(DOCUMENT, section, table(("", *names), rows))
+        replace_section(ROOT / "docs" / DOCUMENTS[section], section, table(("", *names), rows))
 
 
 def cell(by_rate: dict[float, list[tuple[float, float]]]) -> str:

@@ -89,7 +89,7 @@ def group_variance(moments: Moments, c: int) -> Floats:
 def log_amplification(moments: Sequence[Moments], c: int) -> float:
     """log E[(var_one_group + eps) / (var_group + eps)], the mean over all samples and groups of c channels.
 
-    Every group counts the same, whatever gradient reaches it: ``docs/theory.md`` says why, and that it hardly matters.
+    Every group counts the same, whatever gradient reaches it. ``docs/formulas.md`` says why it hardly matters.
     """
     total, count = 0.0, 0
     for one in moments:

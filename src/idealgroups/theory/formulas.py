@@ -1,4 +1,4 @@
-"""The mathematics of grouping and gradient scale. NumPy only; every formula is derived in ``docs/theory.md``.
+"""The mathematics of grouping and gradient scale. NumPy only; every formula is derived in ``docs/formulas.md``.
 
 Notation: a normalization layer sees z of shape (N, C, S); G groups of c = C / G channels hold m = c·S elements each.
 All gains are natural logarithms of factors on the *squared* gradient.
