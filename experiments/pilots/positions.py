@@ -6,7 +6,7 @@
 Segmentation of scenes of MNIST digits at 24 px, prediction of the noise in CIFAR-10 images at 16 px, and a classifier
 that flattens its last maps, each trained for three epochs with uniform widths, with the plan, with that of δ = 0.25
 and with no floor for the trend at all. Validation loss, seeds that no study uses. One JSON line a training in
-positions.jsonl beside this file; done ones are skipped. `render` writes it into docs/history.md. DATA is a folder
+positions.jsonl beside this file; done ones are skipped. `render` writes a table to docs/history.md. DATA is a folder
 with mnist.npz and cifar10.npz (Keras-style).
 """
 
