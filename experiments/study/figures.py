@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 Arms = Mapping[Arm, Mapping[str, Row]]
 
-THEORY, HABIT, OTHER = "#c1272d", "#4c72b0", "#555555"
+THEORY, HABIT, OTHER = "#d55e00", "#0072b2", "#555555"
 CURVES = {
-    "isometric": "#c1272d",
-    "hybrid": "#e8853d",
-    "block": "#8c5aa8",
-    "fixed-32": "#1f5fa8",
-    "layer": "#4aa3c7",
-    "instance": "#5aa469",
+    "isometric": "#d55e00",
+    "hybrid": "#e69f00",
+    "block": "#cc79a7",
+    "fixed-32": "#0072b2",
+    "layer": "#56b4e9",
+    "instance": "#009e73",
     "batch": "#222222",
 }
-"""Strategies with a color of their own in the learning-rate curves; the others are thin and grey."""
+"""Strategies with a color of their own, left and right (Okabe and Ito 2008); the others are grey."""
+
+GREY = "#999999"
 
 MOST_OVER_BEST, MOST_OVER_MEDIAN = 1.6, 1.25
 """The intervals' axis ends at these multiples of the strategies' losses; what lies beyond is an arrow at the edge."""
@@ -53,7 +55,7 @@ def network_figure(network: str, arms: Arms) -> Figure:
     for _, right in panels:
         handles, labels = right.get_legend_handles_labels()
         drawn |= dict(zip(labels, handles, strict=True))
-    shown = [name for name in CURVES if name in drawn]
+    shown = [name for name in (*CURVES, "others") if name in drawn]
     figure.legend(
         [drawn[name] for name in shown], shown, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9
     )
@@ -61,14 +63,17 @@ def network_figure(network: str, arms: Arms) -> Figure:
 
 
 def draw_intervals(axes: Axes, rows: Mapping[str, Row]) -> None:
-    """Mean test loss at the best learning rate with its 95% interval, best strategy on top; a dot a seed."""
+    """Mean test loss at the best learning rate with its 95% interval, best on top and ablations below; a dot a seed."""
     shown = [name for name in rows if name in STRATEGIES or name not in SWEEP_MEMBERS]
     means = {name: fmean(rows[name].test_loss.values()) for name in shown}
-    names = sorted(shown, key=lambda name: means[name], reverse=True)
+    names = sorted(shown, key=lambda name: ("@" not in name, -means[name]))  # ablations below the strategies
+    ablations = sum("@" in name for name in names)
+    if 0 < ablations < len(names):
+        axes.axhline(ablations - 0.5, color=GREY, lw=0.8, ls=":")
     finite = [mean for mean in means.values() if math.isfinite(mean)]
     limit = max(MOST_OVER_BEST * min(finite), MOST_OVER_MEDIAN * median(finite)) if finite else 1.0
     for y, name in enumerate(names):
-        color = THEORY if name in CANDIDATES else HABIT if name in RANKED else OTHER
+        color = CURVES.get(name, GREY)
         seeds = list(rows[name].test_loss.values())
         if means[name] > limit:
             axes.plot(1, y, ">", color=color, ms=4, transform=axes.get_yaxis_transform(), clip_on=False)
@@ -95,7 +100,7 @@ def draw_curves(axes: Axes, rows: Mapping[str, Row]) -> None:
         curve = {rate: loss for rate, loss in rows[name].curve.items() if math.isfinite(loss)}
         color = CURVES.get(name)
         if color is None:
-            axes.plot(list(curve), list(curve.values()), color="#bbbbbb", lw=0.7, zorder=1)
+            axes.plot(list(curve), list(curve.values()), color=GREY, lw=0.7, zorder=1, label="others")
         else:
             width = 2.2 if name == CANDIDATES[0] else 1.4
             axes.plot(list(curve), list(curve.values()), "o-", color=color, lw=width, ms=3, label=name, zorder=2)
@@ -137,7 +142,9 @@ def overview_figure(arms: Arms) -> Figure:
     for axes in (left, middle, right):
         axes.grid(axis="both", lw=0.4, alpha=0.4)
         _clean(axes)
-    figure.suptitle(f"{len(arms)} arms", x=0.01, ha="left")
+    figure.suptitle(
+        f"{len(arms)} arms. Orange: strategies from theory; blue: habits; grey: not ranked", x=0.01, ha="left"
+    )
     return figure
 
 
