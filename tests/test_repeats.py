@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import idealgroups as ig
 import networks
@@ -30,3 +31,9 @@ def test_a_repeated_plan_has_the_plans_of_its_seeds() -> None:
 def test_plans_of_different_layers_have_no_range() -> None:
     with pytest.raises(ig.IdealGroupsError, match="two plans at least"):
         ig.repeat(networks.plain(), lambda seed: synthetic((4, 3, 16, 16)), times=1)
+
+
+def test_the_table_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = str(ig.repeat(networks.plain(width=16, depth=2), torch.randn(4, 3, 8, 8), 2))
+    assert max(map(len, shown.splitlines())) <= 80

@@ -31,6 +31,7 @@ from .progress import steps
 from .results import Measurement, Plan
 from .sandbox.coupling import coupled
 from .sandbox.supported import refuse_unsupported
+from .sandbox.tree import tensors
 from .selection import Patterns
 from .synthetic import inputs_for
 from .theory.strategies import Strategy, parse_strategy
@@ -331,6 +332,8 @@ def _to_calibrate_on(model: nn.Module, example_inputs: Any, calibrate: Any, patt
     trained = [name for name in trained_norms(model) if patterns.why_not(name) is None]
     if calibrate is None and not trained:
         return None
+    if not any(True for _ in tensors(example_inputs)):
+        return None  # planning says what is wrong with them
     if calibrate is None and count_samples([example_inputs]) < 2:
         warnings.warn(
             "one example is too few to calibrate a trained network on, so γ and β stay as they are; "

@@ -13,6 +13,7 @@ from .api import plan
 from .errors import IdealGroupsError
 from .measuring.observation import Optimizer
 from .results import Plan
+from .text import output_width, paragraph
 from .theory.formulas import divisors
 from .theory.strategies import Strategy
 
@@ -65,13 +66,12 @@ class Repeats:
             lines.append(f"{layer.name:<{width}}  {layer.num_channels:>8}  {sizes:>10}  {layer.median:>6g}")
         medians = [median(site.group_size for site in one.sites) for one in self.plans]
         trends = [one.trend_after for one in self.plans]
-        lines += [
-            "",
+        summary = (
             f"{len(self.plans)} plans: the median group size is {min(medians):g} to {max(medians):g}, "
             f"the trend {min(trends):+.2f} to {max(trends):+.2f}; "
-            f"{sum(layer.steps <= 1 for layer in layers)} of {len(layers)} layers move by one divisor at most",
-        ]
-        return "\n".join(lines)
+            f"{sum(layer.steps <= 1 for layer in layers)} of {len(layers)} layers move by one divisor at most"
+        )
+        return "\n".join([*lines, "", paragraph(summary, output_width())])
 
 
 def repeat(

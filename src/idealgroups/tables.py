@@ -192,7 +192,10 @@ def summary_of(plan: Plan) -> list[str]:
         texts.append(f"calibrated on {plural(plan.calibrated_on, 'sample')}{residual}")
     if plan.one_number is not None:
         one = plan.one_number
-        texts.append(f"one number for all layers: num_groups={one} (norm_num_groups={one} in diffusers)")
+        widths = [site.num_channels for site in plan.sites]
+        bound = one == math.gcd(*widths) < min(widths)
+        why = "; no larger one divides every width" if bound else ""
+        texts.append(f"one number for all layers: num_groups={one} (norm_num_groups={one} in diffusers){why}")
     if plan.optimizer == "adam":
         texts.append("Adam divides by the size of the gradient, so the number of groups matters little to it.")
     return texts

@@ -285,3 +285,15 @@ def test_what_a_factory_prints_does_not_get_into_the_json(nets: str, capsys: pyt
     assert code == 0
     assert json.loads(out)["model"] == "my_nets:talkative"
     assert "building" in err
+
+
+def test_a_file_without_a_factory_says_how_to_name_one(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "plan", nets)
+    assert code == 2
+    assert f"name the factory in it that returns the model, as in {nets}:make" in err
+
+
+def test_several_words_after_an_option_are_told_to_be_joined(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "compare", f"{nets}:plain", "--strategies", "isometric", "uniform", "fixed-32")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "uniform, fixed-32 is too much; an option takes one word: join several with commas" in err

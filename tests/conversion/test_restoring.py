@@ -204,7 +204,7 @@ def test_torn_empty_and_other_files(tmp_path: Path) -> None:
     path.write_text('{"not": "weights"}')
     untouched(build(), path, "cannot be read as weights")
     untouched(build(), tmp_path / "nowhere.pt", "No such file")
-    untouched(build(), tmp_path, "cannot read the checkpoint")
+    untouched(build(), tmp_path, "is a folder; give the file of weights in it")
     untouched(build(), "a\0b", "cannot read the checkpoint")
     untouched(build(), "x" * 300, "cannot read the checkpoint")
     torch.save([1, 2], path)
@@ -233,3 +233,9 @@ def test_groups_for_a_configuration_file() -> None:
     with pytest.raises(ig.IdealGroupsError, match="the model has no such layer"):
         ig.set_groups(fresh, {"0.1": 2, "nowhere": 4})
     assert ig.groups(fresh) == ig.groups(model)
+
+
+def test_a_plan_for_groups_is_told_what_to_give() -> None:
+    plan = ig.plan(build(), torch.randn(2, 3, 8, 8), strategy="layer")
+    with pytest.raises(ig.IdealGroupsError, match="an object of class Plan; give its num_groups, or use apply"):
+        ig.set_groups(build(), plan)  # type: ignore[arg-type]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import warnings
 from collections import UserDict
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 import idealgroups as ig
 from idealgroups.errors import IdealGroupsError, InternalError, NoNormalizationError, internal
@@ -194,3 +196,74 @@ def test_routing_that_depends_on_the_groups_is_said() -> None:
 
     with pytest.raises(IdealGroupsError, match=r"first\.1 ran when .* leave it out with exclude='first\.1'"):
         ig.plan(Route(), X)
+
+
+class Loaded(Dataset[Tensor]):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Tensor:
+        return X[index]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (X.numpy(), r"hold a NumPy array \(4x3x8x8, float32\).* torch\.from_numpy"),
+        ((X, {"mask": X.numpy()}), "hold a NumPy array"),
+        ({"image": [X.numpy().astype("uint8")]}, r"hold a NumPy array \(4x3x8x8, uint8\)"),
+        (DataLoader(Loaded(), batch_size=2), "are a DataLoader.* give one batch"),
+        (Loaded(), "are a Loaded.* give one batch"),
+        ({"images": X, "label": X}, r"there is no argument images\).* batch\['images'\]"),
+        (X[None], "have 5; is the batch there twice"),
+    ],
+)
+def test_inputs_as_people_hold_them_are_told_apart(inputs: Any, message: str) -> None:
+    with pytest.raises(IdealGroupsError, match=message):
+        ig.plan(Keywords(), inputs)
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_a_missing_batch_axis_is_named(kind: int) -> None:
+    convolution, norm = {2: (nn.Conv2d, nn.BatchNorm2d), 3: (nn.Conv3d, nn.BatchNorm3d)}[kind]
+    net = nn.Sequential(convolution(3, 8, 3, padding=1), norm(8), nn.ReLU())
+    with pytest.raises(IdealGroupsError, match=r"add it with \.unsqueeze\(0\)"):
+        ig.plan(net, torch.randn(3, *([8] * kind)))
+
+
+def test_a_model_that_takes_arrays_is_planned_with_them() -> None:
+    class Arrays(Keywords):
+        def forward(self, image: Any, mask: Tensor | None = None) -> Tensor:
+            return super().forward(torch.from_numpy(image), mask)
+
+    assert ig.plan(Arrays(), X.numpy()).num_groups
+
+
+@pytest.mark.parametrize("inputs", [[X[0]], ([X[0]],), [[X[0]], [{"boxes": X[0]}]]])
+def test_a_detector_in_training_mode_asks_for_its_targets(inputs: Any) -> None:
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body()
+
+        def forward(self, images: list[Tensor], targets: list[Any] | None = None) -> Tensor:
+            assert targets is not None, "targets should not be none when in training mode"
+            return self.body(torch.stack(images))
+
+    with pytest.raises(IdealGroupsError, match=r"give a tuple of both, \(inputs, targets\)"):
+        ig.plan(Detector(), inputs)
+
+
+def test_an_optimizer_itself_is_one_line() -> None:
+    net = body()
+    with pytest.raises(IdealGroupsError, match="no optimizer of class SGD; choose one of the words sgd, dp-sgd, adam"):
+        ig.plan(net, X, optimizer=torch.optim.SGD(net.parameters(), 0.1))  # type: ignore[arg-type]
+
+
+def test_arrays_for_a_trained_network_are_not_called_one_example() -> None:
+    net = body()
+    net(X)  # fills the running statistics
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(IdealGroupsError, match="hold a NumPy array"):
+            ig.convert(net, X.numpy())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 import idealgroups
 
@@ -378,6 +378,9 @@ def _print_json(data: Any) -> None:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, UnusedCliTokensError):
+        extra = ", ".join(error.unused_tokens or ())
+        return f"{extra} is too much; an option takes one word: join several with commas, as in isometric,uniform."
     return " ".join(str(error).split())
 
 

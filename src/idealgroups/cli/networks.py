@@ -53,6 +53,8 @@ def load_model(spec: str, seed: int = 0, keywords: Mapping[str, Any] | None = No
     """
     keywords = dict(keywords or {})
     source, colon, name = spec.rpartition(":")
+    if not colon and spec.endswith(".py"):
+        raise IdealGroupsError(f"{spec!r} is a file; name the factory in it that returns the model, as in {spec}:make.")
     if not colon or not source or not name:
         raise IdealGroupsError(
             f"{spec!r} names no model; write torchvision:resnet50, timm:resnet50_gn, my_nets.py:factory or "

@@ -103,6 +103,8 @@ def _read_file(path: str) -> Weights:
     try:
         with Path(path).open("rb") as file:
             start = file.read(9)
+    except IsADirectoryError:
+        raise IdealGroupsError(f"{path} is a folder; give the file of weights in it.") from None
     except (OSError, ValueError) as error:
         raise IdealGroupsError(f"cannot read the checkpoint {path!r:.300}: {_reason(error)}.") from None
     if not start:

@@ -117,7 +117,10 @@ def read_settings(data: Any, where: str) -> dict[str, Settings]:
     {'bn': Settings(num_groups=4, eps=None)}
     """
     if not isinstance(data, Mapping):
-        raise IdealGroupsError(f"{where} does not hold {{layer: number of groups}} but a {type(data).__name__}.")
+        hint = "; give its num_groups, or use apply" if hasattr(data, "num_groups") else ""
+        raise IdealGroupsError(
+            f"{where} does not hold {{layer: number of groups}} but an object of class {type(data).__name__}{hint}."
+        )
     found = {}
     for name, item in data.items():
         item = item if isinstance(item, Mapping) else {"num_groups": item}

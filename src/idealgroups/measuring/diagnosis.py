@@ -6,15 +6,18 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import IdealGroupsError, one_line
 from ..sandbox.calling import describe
-from ..sandbox.tree import tensors
+from ..sandbox.tree import tensors, tree_map
 from .trace import Running
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_BATCH_NORMS = {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
 
 
 def refuse_empty_inputs(inputs: Any) -> None:
@@ -57,8 +60,14 @@ def what_the_model_raised(error: Exception, model: nn.Module, inputs: Any, reach
 
 def _mistakes(error: Exception, model: nn.Module, inputs: Any, reached: Running | None) -> Iterator[str]:
     """Yield a sentence for each known mistake that the exception shows."""
+    yield from _no_tensors(error, inputs)
     if isinstance(error, TypeError) and (reached is None or reached.module is model):
         yield from _wrong_arguments(model, inputs)
+    if model.training and "targets" in str(error) and not (isinstance(inputs, tuple) and len(inputs) > 1):
+        yield (
+            f"the model raised {one_line(error)}; give a tuple of both, (inputs, targets), as it takes them in "
+            "train() mode."
+        )
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], Tensor):
         yield (
             f"the example inputs are a list, passed as one argument, and the model raised {one_line(error)}; "
@@ -77,7 +86,15 @@ def _mistakes(error: Exception, model: nn.Module, inputs: Any, reached: Running 
                 f"{x.shape[1]}; {_advice(given, x, module.in_channels)}."
             )
         elif x.ndim not in (axes, axes - 1):
-            yield f"{name} takes inputs of {axes} axes, (N, C, …), but {given} {describe(x)} have {x.ndim}."
+            more = given == "the example inputs" and x.ndim == axes + 1
+            hint = "; is the batch there twice? On the command line --input is one sample" if more else ""
+            yield f"{name} takes inputs of {axes} axes, (N, C, …), but {given} {describe(x)} have {x.ndim}{hint}."
+    needed = next((axes for norm, axes in _BATCH_NORMS.items() if isinstance(module, norm)), None)
+    if needed is not None and x.ndim == needed - 1:
+        yield (
+            f"{name} takes inputs of {needed} axes, (N, C, …), but {given} of shape {describe(x)} have {x.ndim}; "
+            "if the batch axis is missing, add it with .unsqueeze(0)."
+        )
     if isinstance(module, nn.Linear) and x.ndim and x.shape[-1] != module.in_features:
         yield (
             f"{name} takes {module.in_features} features but {given} of shape {describe(x)} have {x.shape[-1]}; "
@@ -92,6 +109,23 @@ def _mistakes(error: Exception, model: nn.Module, inputs: Any, reached: Running 
         yield (
             f"{given} are {_type(x)} and {name} computes in {_type(weight)}; convert them with "
             f".to(torch.{_type(weight)})" + (" / 255 if they are images." if x.dtype is torch.uint8 else ".")
+        )
+
+
+def _no_tensors(error: Exception, inputs: Any) -> Iterator[str]:
+    """The example inputs hold something that a tensor can be made of, or taken from."""
+    if isinstance(inputs, DataLoader | Dataset):
+        yield (
+            f"the example inputs are a {type(inputs).__name__}, and the model raised {one_line(error)}; give one batch "
+            "as the model takes it, without labels, as in next(iter(DataLoader(dataset, batch_size=8)))[0]."
+        )
+    found: list[Any] = []
+    tree_map(found.append, inputs)
+    for array in (leaf for leaf in found if isinstance(leaf, np.ndarray)):
+        shape = "x".join(map(str, array.shape)) or "scalar"
+        yield (
+            f"the example inputs hold a NumPy array ({shape}, {array.dtype}), and the model raised {one_line(error)}; "
+            "if it takes tensors, make one with torch.from_numpy(array).float()."
         )
 
 
@@ -115,7 +149,8 @@ def _wrong_arguments(model: nn.Module, inputs: Any) -> Iterator[str]:
         most = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         if isinstance(inputs, Mapping):
             yield (
-                f"{problem}; a dict is passed as keywords, so one argument that is a dict goes in a tuple, (inputs,)."
+                f"{problem}; a dict is passed as keywords, so of a loader's batch give what the model takes, as in "
+                f"batch[{next(iter(inputs), 'image')!r}], and put one argument that is a dict in a tuple, (inputs,)."
             )
         elif isinstance(inputs, tuple) and len(inputs) > len(most):
             yield (

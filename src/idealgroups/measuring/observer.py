@@ -74,7 +74,8 @@ class Observer:
         check_seed(seed)
         if optimizer not in get_args(Optimizer):
             choices = ", ".join(get_args(Optimizer))
-            raise IdealGroupsError(f"there is no optimizer {optimizer!r}; choose one of {choices}.")
+            given = repr(optimizer) if isinstance(optimizer, str) else f"of class {type(optimizer).__name__}"
+            raise IdealGroupsError(f"there is no optimizer {given}; choose one of the words {choices}.")
         source = model if copy_of is None else copy_of
         with torch.inference_mode(False):  # outside of it, tensors of inference mode become ordinary ones
             self._scratch: Scratch = scratch_copy(model, seed, skip, is_copy=copy_of is not None)
