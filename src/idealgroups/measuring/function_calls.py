@@ -22,12 +22,18 @@ _DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, 
 
 
 class NoDropout(TorchFunctionMode):
-    """Inside this mode functional dropout returns its input.
+    """Inside this mode functional dropout returns its input; ``used`` tells whether there was any.
+
+    A mode sees every operation and every look at a tensor's attributes, so a pass that needs none goes without it.
 
     >>> with NoDropout():
     ...     F.dropout(torch.ones(3), p=0.9, training=True)
     tensor([1., 1., 1.])
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = False
 
     def __torch_function__(
         self,
@@ -38,12 +44,15 @@ class NoDropout(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in _DROPOUTS:
+            self.used = True
             return args[0] if args else kwargs["input"]
         return func(*args, **kwargs)
 
 
-class FunctionalNorms(TorchFunctionMode):
-    """Inside this mode normalization by function call is noted in ``found``: {module that calls it: function}.
+class FunctionalNorms(NoDropout):
+    """Inside this mode, too, dropout is off, and ``found`` notes normalization by function call.
+
+    ``found``: {module that calls it: function}.
 
     Args:
         running: returns name and module of the innermost module that is running, or None.
@@ -69,4 +78,4 @@ class FunctionalNorms(TorchFunctionMode):
             own_weight = isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
             if name not in self._known and not own_weight:
                 self.found.setdefault(name or type(module).__name__, _NORMS[func])
-        return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)

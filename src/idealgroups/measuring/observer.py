@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..errors import IdealGroupsError, is_out_of_memory, one_line
 from ..norms import Inventory, Norm
@@ -94,6 +93,7 @@ class Observer:
             )
         self._sizes = {weight.name: float(norm(weight.parameter.detach())) for weight in self._weights}
         self._snapshot = Snapshot(self.model, source)
+        self._has_dropout = True  # until the survey tells
 
     def close(self) -> None:
         """Free the memory of the copy at once."""
@@ -138,8 +138,8 @@ class Observer:
         """Run the model as it is; return which norms run, on how many positions, and which weights feed them."""
         trace = Trace()
         functional = FunctionalNorms(lambda: (at.name, at.module) if (at := trace.innermost) else None, self.norms)
-        with functional:
-            seen = self._run(_Pass(Calls({}, False), trace))
+        seen = self._run(_Pass(Calls({}, False), trace), functional)
+        self._has_dropout = functional.used
         calls = {name: counts for name, counts in seen.calls.positions.items() if name not in seen.calls.odd}
         survey = Structure(
             positions={name: min(counts) for name, counts in calls.items()},
@@ -175,7 +175,8 @@ class Observer:
     def _observation(self, seen: _Pass) -> Observation:
         return Observation(curves_of_calls(seen.calls.moments), *self._gradients(seen), self._optimizer)
 
-    def _run(self, seen: _Pass) -> _Pass:
+    def _run(self, seen: _Pass, mode: NoDropout | None = None) -> _Pass:
+        """Run a pass inside ``mode``; by default inside one against dropout, unless the survey has seen none."""
         calls, trace = seen.calls, seen.trace
         calls.backwards = len(self._losses)
         owners = [weight.owner for weight in self._weights]
@@ -183,9 +184,9 @@ class Observer:
             self._nothing_left(),
             sandbox(self._seed, self._device),
             redirect_stdout(sys.stderr),  # what a model prints must not mix with our output
-            NoDropout(),
+            mode or (NoDropout() if self._has_dropout else nullcontext()),
             regrouped(self.model, self.norms, calls, trace),
-            trace.follow(self.model, owners),
+            trace.follow(self.model, owners, self._refuse_original),
         ):
             self._backward(self._forward(seen), seen)
         return seen
@@ -234,19 +235,17 @@ class Observer:
 
     def _output(self, trace: Trace) -> Any:
         inputs = copy_inputs(self._inputs)
-        with ExitStack() as stack:
-            stack.callback(register_module_forward_pre_hook(self._refuse_original).remove)
-            try:
-                return call_model(self.model, inputs)
-            except IdealGroupsError:
+        try:
+            return call_model(self.model, inputs)
+        except IdealGroupsError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
                 raise
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise
-                message = what_the_model_raised(error, self.model, self._inputs, trace.innermost)
-                raise IdealGroupsError(message, cause=error) from None
+            message = what_the_model_raised(error, self.model, self._inputs, trace.innermost)
+            raise IdealGroupsError(message, cause=error) from None
 
-    def _refuse_original(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _refuse_original(self, module: nn.Module) -> None:
         if id(module) in self._originals:
             raise IdealGroupsError(
                 f"the model calls a {type(module).__name__} of its own in a way that its copy cannot follow (through a "

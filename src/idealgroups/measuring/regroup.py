@@ -74,11 +74,11 @@ class _Regrouped:
         self._name, self._module, self._norm = name, module, norm
         self._calls, self._trace = calls, trace
         self._original = module.forward
-        self._input = next(iter(inspect.signature(module.forward).parameters), "")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        x = args[0] if args else kwargs.get(self._input)
-        others = [*args[1:], *(value for key, value in kwargs.items() if args or key != self._input)]
+        first = "" if args else next(iter(inspect.signature(self._original).parameters), "")
+        x = args[0] if args else kwargs.get(first)
+        others = [*args[1:], *(value for key, value in kwargs.items() if key != first)]
         if isinstance(x, Tensor) and x.numel() == 0:  # no proposals: nothing to normalize
             return self._as_it_is(x, args, kwargs)
         why = _why_not(self._module, self._norm, x, others)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import internal
@@ -35,18 +36,27 @@ class Trace:
         self.order: dict[str, int] = {}
         self.shapes: dict[str, WeightShape] = {}
         self.producers: dict[str, str] = {}
-        self._running: list[Running] = []
+        self._running: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
         self._outputs = WeakIdKeyDictionary()
         self._waiting: dict[str, str | None] = {}
 
     @contextmanager
-    def follow(self, model: nn.Module, weight_layers: Iterable[str]) -> Iterator[None]:
-        """Watch ``model`` while inside; ``weight_layers`` are the names of the modules that hold a weight."""
-        owners = frozenset(weight_layers)
-        handles = []
-        for name, module in model.named_modules(remove_duplicate=True):
-            handles.append(module.register_forward_pre_hook(self._enter(name), prepend=True))
-            handles.append(module.register_forward_hook(self._leave(name, name in owners)))
+    def follow(
+        self, model: nn.Module, weight_layers: Iterable[str], on_stranger: Callable[[nn.Module], None] | None = None
+    ) -> Iterator[None]:
+        """Watch ``model`` while inside.
+
+        Args:
+            model: the model.
+            weight_layers: names of the modules that hold a weight.
+            on_stranger: called with every module that runs and is none of the model's.
+        """
+        modules = dict(model.named_modules(remove_duplicate=True))
+        names = {id(module): name for name, module in modules.items()}
+        handles = [modules[name].register_forward_hook(self._weight_hook(name)) for name in {*weight_layers}]
+        # Hooks for all modules at once: one for each would have to be put on and taken off in every pass.
+        handles.append(register_module_forward_pre_hook(self._enter(names, on_stranger)))
+        handles.append(register_module_forward_hook(self._leave(names)))
         try:
             yield
         finally:
@@ -56,7 +66,7 @@ class Trace:
     @property
     def innermost(self) -> Running | None:
         """The innermost module that is running, or that was when the model raised."""
-        return self._running[-1] if self._running else None
+        return Running(*self._running[-1]) if self._running else None
 
     def norm_runs(self, name: str, x: Tensor) -> None:
         """Find the weight layer that the normalization ``name`` with the input ``x`` belongs to."""
@@ -80,20 +90,31 @@ class Trace:
         owners |= self.producers
         return {name: self.shapes[owners[name]] for name in norms if owners.get(name) in self.shapes}
 
-    def _enter(self, name: str) -> Callable[..., None]:
+    def _enter(
+        self, names: Mapping[int, str], on_stranger: Callable[[nn.Module], None] | None
+    ) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            self.order.setdefault(name, len(self.order))
-            self._running.append(Running(name, module, args))
+            name = names.get(id(module))
+            if name is not None:
+                self.order.setdefault(name, len(self.order))
+                self._running.append((name, module, args))
+            elif on_stranger is not None:
+                on_stranger(module)
 
         return hook
 
-    def _leave(self, name: str, has_weight: bool) -> Callable[..., None]:
+    def _leave(self, names: Mapping[int, str]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            with internal(f"following {name or 'the model'}"):
-                # What raised inside and was caught by the model never left.
-                while self._running and self._running.pop().module is not module:
-                    pass
-                if has_weight and args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+            # What raised inside and was caught by the model never left.
+            while id(module) in names and self._running and self._running.pop()[1] is not module:
+                pass
+
+        return hook
+
+    def _weight_hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+                with internal(f"following {name or 'the model'}"):
                     self._weight_ran(name, module, args[0], output)
 
         return hook

@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 from ..errors import IdealGroupsError
 from .functions import rebind_functions
 
-_TORCH_KEEPS = frozenset(vars(nn.Module()))
+TORCH_KEEPS = frozenset(vars(nn.Module()))
+"""The attributes that every module has."""
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -56,7 +57,7 @@ def copy_model(model: Model) -> Model:
     >>> twin.weight_orig is layer.weight_orig, bool((twin.weight_orig == layer.weight_orig).all())
     (False, True)
     """
-    groups = (getattr(module, "process_group", None) for module in model.modules())
+    groups = (vars(module).get("process_group") for module in model.modules())
     memo: dict[int, Any] = {id(group): group for group in groups if group is not None}
     _refuse_compiled_functions(model)
     try:
@@ -94,7 +95,7 @@ def _refuse_compiled_functions(model: nn.Module) -> None:
 def attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """What somebody set on a module, without what torch keeps there."""
     for key, value in vars(module).items():
-        if key not in _TORCH_KEEPS:
+        if key not in TORCH_KEEPS:
             yield key, value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .copying import attributes
+from .copying import TORCH_KEEPS, attributes
 from .functions import containers_of
 
 
@@ -45,22 +45,25 @@ class Snapshot:
     def restore(self) -> None:
         """Undo what the model's passes have changed since."""
         for module, before, parameters, buffers in self._states:
-            for key in [key for key, _ in attributes(module) if key not in before]:
-                del vars(module)[key]
-            vars(module).update(before)
+            own = vars(module)
+            for key in [key for key in own.keys() - before.keys() if key not in TORCH_KEEPS]:
+                del own[key]
+            own.update(before)
             module._parameters.clear()
             module._parameters.update(parameters)
             module._buffers.clear()
             module._buffers.update(buffers)
         for container, items in self._containers:
-            container.clear()
-            (container.extend if hasattr(container, "extend") else container.update)(items)
+            if container or items:  # most are empty
+                container.clear()
+                (container.extend if hasattr(container, "extend") else container.update)(items)
         for kept in self._tensors:
             kept.restore()
         for module, training in self._modes:
             module.training = training
         for parameter, requires_grad in self._flags:
-            parameter.requires_grad_(requires_grad)
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
 
 
 class _Kept:
@@ -69,14 +72,16 @@ class _Kept:
     def __init__(self, tensor: Tensor, values: Tensor | None) -> None:
         self._tensor, self._data, self._values = tensor, tensor.detach(), values
         self._shape = tensor.shape
+        self._is_plain = values is not None and (tensor.dtype, tensor.device) == (values.dtype, values.device)
 
     def restore(self) -> None:
         if _memory(self._tensor) != _memory(self._data) or self._tensor.shape != self._shape:
             if self._data.shape != self._shape:  # resized in place
                 self._data.resize_(self._shape)
             self._tensor.data = self._data
-        if self._values is not None and not _same(self._data, self._values.to(self._data.dtype)):
-            self._data.copy_(self._values)
+        values = self._values
+        if values is not None and not _same(self._data, values if self._is_plain else values.to(self._data.dtype)):
+            self._data.copy_(values)
 
 
 def _memory(tensor: Tensor) -> int | None:
@@ -86,6 +91,6 @@ def _memory(tensor: Tensor) -> int | None:
 def _same(a: Tensor, b: Tensor) -> bool:
     """Equal in shape and values; what cannot be compared counts as changed."""
     try:
-        return torch.equal(a, b.to(a.device))
+        return torch.equal(a, b if a.device == b.device else b.to(a.device))
     except (RuntimeError, NotImplementedError):  # sparse tensors
         return False

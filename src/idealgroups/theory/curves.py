@@ -7,8 +7,10 @@ per-channel sums: so one forward and one backward pass give the exact answer for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,13 @@ class Moments:
     grad_sum: Floats | None = None
     grad_square: Floats | None = None
     grad_dot: Floats | None = None
+
+    @cached_property
+    def stacked(self) -> Floats:
+        """``mean``, ``var`` and, after a backward pass, the sums Σ d, Σ d² and Σ d·z, shape (2 or 5, N, C)."""
+        if self.grad_sum is None or self.grad_square is None or self.grad_dot is None:
+            return np.stack([self.mean, self.var])
+        return np.stack([self.mean, self.var, self.grad_sum, self.grad_square, self.grad_dot])
 
 
 @dataclass(frozen=True)
@@ -68,22 +77,65 @@ class Curves:
         return int(np.searchsorted(self.group_sizes, self.num_channels // num_groups))
 
 
-def grouped(x: Floats, c: int) -> Floats:
-    """(N, C) → (N, C/c, c): consecutive channels share a group, as in ``torch.nn.GroupNorm``."""
-    return x.reshape(len(x), -1, c)
+@dataclass(frozen=True)
+class _Grouped:
+    """One call's sums over groups of several sizes at once; every array has shape (N, ΣG), one size after the other.
+
+    ``starts``: where each size begins, shape (D,). ``elements``: m of each group, shape (ΣG,). ``mean``, ``var``: of
+    each group. ``gradients``: Σ d, Σ d² and Σ d·z, or None.
+    """
+
+    starts: NDArray[np.int64]
+    elements: Floats
+    eps: float
+    mean: Floats
+    var: Floats
+    gradients: tuple[Floats, Floats, Floats] | None
+
+    @classmethod
+    def of(cls, one: Moments, sizes: Sequence[int]) -> _Grouped:
+        """Sum over c consecutive channels, as in ``torch.nn.GroupNorm``, for every c of ``sizes``."""
+        sums, variances = zip(*(_group_sums(one, c) for c in sizes), strict=True)
+        mean, _, *gradients = np.concatenate(sums, axis=-1)
+        counts = [one.mean.shape[1] // c for c in sizes]
+        channels = np.repeat(np.array(sizes, dtype=np.float64), counts)
+        starts = np.cumsum([0, *counts[:-1]])
+        var = np.concatenate(variances, axis=-1)
+        return cls(starts, channels * one.positions, one.eps, mean / channels, var, tuple(gradients) or None)
+
+    def total(self, x: Floats) -> Floats:
+        """Return the sum of ``x``, shape (N, ΣG), over samples and groups, for each size: (D,)."""
+        summed: Floats = np.add.reduceat(np.ones(len(x)) @ x, self.starts)
+        return summed
+
+    def kept(self) -> tuple[Floats, Floats]:
+        """Return what the two projections leave of Σ d²/s², and all of it, for each size: (D,)."""
+        if self.gradients is None:
+            return np.zeros(len(self.starts)), np.zeros(len(self.starts))
+        along_mean, square, dot = self.gradients
+        s2 = self.var + self.eps
+        along_signal = (dot - self.mean * along_mean) / np.sqrt(s2)
+        removed = (np.square(along_mean) + np.square(along_signal) * (2 - self.var / s2)) / self.elements
+        return self.total(np.maximum(square - removed, 0) / s2), self.total(square / s2)
 
 
-def group_sum(x: Floats, c: int) -> Floats:
-    """(N, C) → (N, C/c): sums over each group; a matrix product, which is several times as fast as ``sum``."""
-    total: Floats = grouped(x, c) @ np.ones(c)
-    return total
+def _group_sums(one: Moments, c: int) -> tuple[Floats, Floats]:
+    """Return the sums of all that is in ``one`` over groups of c channels, (K, N, G), and the groups' variance, (N, G).
+
+    The sums are one matrix product, which is several times as fast as ``sum``. The variance is the mean of the
+    variances plus the variance of the means; no cancellation.
+    """
+    if c == 1:
+        return one.stacked, one.var
+    ones, samples = np.ones(c), len(one.mean)
+    sums = (one.stacked.reshape(-1, c) @ ones).reshape(len(one.stacked), samples, -1)
+    deviations = one.mean.reshape(samples, -1, c) - sums[0][..., None] / c
+    return sums, (sums[1] + np.square(deviations) @ ones) / c
 
 
 def group_variance(moments: Moments, c: int) -> Floats:
-    """Variance of each group, (N, G): mean of the variances plus variance of the means; no cancellation."""
-    means = grouped(moments.mean, c)
-    deviations = means - group_sum(moments.mean, c)[..., None] / c
-    return (group_sum(moments.var, c) + deviations**2 @ np.ones(c)) / c
+    """Return the variance of each group of ``c`` channels, (N, G)."""
+    return _group_sums(moments, c)[1]
 
 
 def log_amplification(moments: Sequence[Moments], c: int) -> float:
@@ -91,12 +143,16 @@ def log_amplification(moments: Sequence[Moments], c: int) -> float:
 
     Every group counts the same, whatever gradient reaches it. ``docs/formulas.md`` says why it hardly matters.
     """
-    total, count = 0.0, 0
-    for one in moments:
-        whole = group_variance(one, one.mean.shape[1]) + one.eps
-        ratio = whole / (group_variance(one, c) + one.eps)
-        total, count = total + float(np.sum(ratio)), count + ratio.size
-    return float(np.log(total / count))
+    return float(_log_amplifications(moments, [_Grouped.of(one, [c]) for one in moments])[0])
+
+
+def _log_amplifications(moments: Sequence[Moments], parts: Sequence[_Grouped]) -> Floats:
+    total, count = np.zeros(1), np.zeros(1)
+    for one, part in zip(moments, parts, strict=True):
+        ratio = (group_variance(one, one.mean.shape[1]) + one.eps) / (part.var + one.eps)
+        total, count = total + part.total(ratio), count + part.total(np.ones_like(ratio))
+    amplifications: Floats = np.log(total / count)
+    return amplifications
 
 
 def kept_share(moments: Sequence[Moments], c: int) -> float:
@@ -104,23 +160,14 @@ def kept_share(moments: Sequence[Moments], c: int) -> float:
 
     Where no gradient arrived, the share of a structure-free gradient, 1 - 2/m.
     """
-    kept = total = 0.0
-    for one in moments:
-        if one.grad_sum is None or one.grad_square is None or one.grad_dot is None:
-            continue
-        m = c * one.positions
-        var = group_variance(one, c)
-        s2 = var + one.eps
-        along_mean = group_sum(one.grad_sum, c)
-        mean = group_sum(one.mean, c) / c
-        along_signal = (group_sum(one.grad_dot, c) - mean * along_mean) / np.sqrt(s2)
-        square = group_sum(one.grad_square, c)
-        removed = along_mean**2 / m + along_signal**2 / m * (2 - var / s2)
-        total += float(np.sum(square / s2))
-        kept += float(np.sum(np.maximum(square - removed, 0) / s2))
-    if total > 0:
-        return kept / total
-    return float(np.exp(-free_projection_loss(c * min(one.positions for one in moments))))
+    return float(_kept_shares([_Grouped.of(one, [c]) for one in moments])[0])
+
+
+def _kept_shares(parts: Sequence[_Grouped]) -> Floats:
+    kept, total = (sum(sums, np.zeros(1)) for sums in zip(*(part.kept() for part in parts), strict=True))
+    elements = np.minimum.reduce([part.elements[part.starts] for part in parts])
+    free = np.array([math.exp(-free_projection_loss(size)) for size in elements])
+    return np.where(total > 0, kept / np.where(total > 0, total, 1.0), free)
 
 
 def curves(calls: Sequence[Moments]) -> Curves:
@@ -136,12 +183,12 @@ def curves(calls: Sequence[Moments]) -> Curves:
     widths = divisors(num_channels)
     # A group of one element has no variance, hence no gain to speak of: its gain and loss are infinite by definition.
     positions = min(call.positions for call in calls)
-    alive = [c * positions > 1 for c in widths]
+    alive = np.array([c * positions > 1 for c in widths])
+    amplification, shares = np.full(len(widths), np.inf), np.zeros(len(widths))
     with np.errstate(divide="ignore", invalid="ignore"):
-        amplification = np.array(
-            [log_amplification(calls, c) if ok else np.inf for c, ok in zip(widths, alive, strict=True)]
-        )
-        shares = np.array([kept_share(calls, c) if ok else 0.0 for c, ok in zip(widths, alive, strict=True)])
+        if alive.any():
+            parts = [_Grouped.of(call, [c for c, ok in zip(widths, alive, strict=True) if ok]) for call in calls]
+            amplification[alive], shares[alive] = _log_amplifications(calls, parts), _kept_shares(parts)
         projection = np.log(shares[-1]) - np.log(shares)
     # 0/0: a signal without variance (and eps = 0), or not one direction left even with one group. Nothing to compare.
     amplification = np.where(np.isnan(amplification), 0.0, amplification)
