@@ -67,6 +67,8 @@ def _hints(cls: type) -> Mapping[str, Any]:
 
 
 def _is_a(value: Any, hint: Any) -> bool:
+    if type(value) is hint:
+        return True
     if get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_is_a(item, get_args(hint)[0]) for item in value)
     allowed = get_args(hint) or (hint,)

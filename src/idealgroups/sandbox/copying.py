@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -59,6 +60,9 @@ def copy_model(model: Model) -> Model:
     """
     groups = (vars(module).get("process_group") for module in model.modules())
     memo: dict[int, Any] = {id(group): group for group in groups if group is not None}
+    for module in model.modules():  # a dozen dicts of every module, nearly all empty, are most of what there is to copy
+        empty = (value for key, value in vars(module).items() if key in TORCH_KEEPS and not value)
+        memo |= {id(value): type(value)() for value in empty if type(value) in (dict, OrderedDict)}
     _refuse_compiled_functions(model)
     try:
         with torch.inference_mode(False), CopyAnyTensor():

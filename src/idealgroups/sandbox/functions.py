@@ -25,8 +25,13 @@ def rebind_functions(twin: nn.Module, memo: dict[int, Any]) -> None:
     rebind = _Rebind(memo)
     for module in twin.modules():
         for key, value in list(vars(module).items()):
-            if key not in ("_parameters", "_buffers", "_modules"):
+            if key not in ("_parameters", "_buffers", "_modules") and not _is_empty(value):
                 vars(module)[key] = rebind.inside(value, _DEPTH)
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether there is no function in ``value``, as in most attributes of a module."""
+    return value is None or type(value) in (bool, int, float, str) or (type(value) in _MUTABLE and not value)
 
 
 def containers_of(module: nn.Module) -> Iterator[Any]:

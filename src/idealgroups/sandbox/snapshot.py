@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -46,13 +48,11 @@ class Snapshot:
         """Undo what the model's passes have changed since."""
         for module, before, parameters, buffers in self._states:
             own = vars(module)
-            for key in [key for key in own.keys() - before.keys() if key not in TORCH_KEEPS]:
+            for key in [key for key in own if key not in before and key not in TORCH_KEEPS]:
                 del own[key]
             own.update(before)
-            module._parameters.clear()
-            module._parameters.update(parameters)
-            module._buffers.clear()
-            module._buffers.update(buffers)
+            _refill(module._parameters, parameters)
+            _refill(module._buffers, buffers)
         for container, items in self._containers:
             if container or items:  # most are empty
                 container.clear()
@@ -64,6 +64,13 @@ class Snapshot:
         for parameter, requires_grad in self._flags:
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
+
+
+def _refill(mapping: dict[str, Any], items: dict[str, Any]) -> None:
+    """Give ``mapping`` its items back, in their order; most are empty, and stay so."""
+    if mapping or items:
+        mapping.clear()
+        mapping.update(items)
 
 
 class _Kept:
