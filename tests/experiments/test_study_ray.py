@@ -141,6 +141,7 @@ def comparable(result: Result) -> dict[str, Any]:
     return kept
 
 
+@pytest.mark.first
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_study_survives_the_death_of_a_node_with_the_results_of_local_processes(
