@@ -33,10 +33,11 @@ class Data:
 
     Attributes:
         names: ``digits`` (ships with scikit-learn), ``mnist``, ``fashion``, ``cifar10``, ``cifar100``, or NAME of a
-            Keras-style ``NAME.npz`` in the folder; ``NAME-scenes`` makes a segmentation task from the images of NAME.
+            Keras-style ``NAME.npz`` in the folder; ``NAME-scenes`` makes a segmentation task from the images of NAME;
+            ``NAME-table`` and ``NAME-series`` are no images, see ``data.py``.
         folder: where NAME.npz or torchvision's data sets are.
         download: let torchvision fetch what the folder lacks.
-        size: resize images to this many pixels on a side; 0 leaves them as they are.
+        size: resize images to this many pixels on a side, series to this length; 0 leaves them as they are.
         train: training images, drawn once from those left by validation; 0 takes all.
         validation: images held out from the training data, for every choice that is made.
         test: test images; 0 takes all.

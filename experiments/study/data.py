@@ -1,6 +1,7 @@
-"""Images as tensors in memory: training, validation and test parts, normalised by the training part's statistics.
+"""Data as tensors in memory: training, validation and test parts, normalised by the training part's statistics.
 
-Files come from torchvision's data sets or Keras-style ``.npz``; scikit-learn's digits need no file at all.
+Files come from torchvision's data sets or Keras-style ``.npz``; scikit-learn's digits need no file at all. Tables and
+series are images of one pixel and of one row: F features are (N, F, 1, 1), C channels of length L are (N, C, 1, L).
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ TORCHVISION = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
 }
+TABLE, SERIES = "-table", "-series"
+"""Ends of the names of data sets that are no images: NAME-table is (N, F) and taken as it stands; NAME-series is
+(N, L) or (N, C, L)."""
+
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Float images (N, C, H, W) and integer labels, (N,) or (N, H, W) where pixels are classified."""
+    """Float images (N, C, H, W) and integer labels, (N,) or (N, H, W) where pixels are classified; H = W or H = 1."""
 
     x_train: Tensor
     y_train: Tensor
@@ -57,7 +62,7 @@ class Dataset:
 
     @property
     def size(self) -> int:
-        """H = W of the images."""
+        """W of the images."""
         return self.x_train.shape[-1]
 
     def to(self, device: torch.device) -> Dataset:
@@ -84,7 +89,7 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
     >>> data.x_train.shape, data.x_val.shape, data.x_test.shape
     (torch.Size([500, 1, 8, 8]), torch.Size([100, 1, 8, 8]), torch.Size([360, 1, 8, 8]))
     """
-    base = images.name.removesuffix(SUFFIX)
+    base = images.name.removesuffix(SUFFIX).removesuffix(TABLE).removesuffix(SERIES)
     arrays = read(base, Path(folder), download)
     available = len(arrays["x_train"])
     train = images.train or available - images.validation
@@ -99,7 +104,8 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
         "train": (arrays["x_train"], arrays["y_train"], order[images.validation : images.validation + train]),
         "test": (arrays["x_test"], arrays["y_test"], np.arange(len(arrays["x_test"]))[: images.test or None]),
     }
-    x = {part: _channels_first(source[rows]) for part, (source, _, rows) in picked.items()}
+    shaped = _one_row if images.name.endswith((TABLE, SERIES)) else _channels_first
+    x = {part: shaped(source[rows], images.name) for part, (source, _, rows) in picked.items()}
     y = {part: labels[rows].astype(np.int64).reshape(-1) for part, (_, labels, rows) in picked.items()}
     num_classes = int(max(labels.max() for labels in y.values())) + 1
     if images.name.endswith(SUFFIX):
@@ -108,9 +114,10 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
         num_classes += 1
     pixels = {part: _resize(torch.from_numpy(x[part]), images.size) for part in x}
     labels = {part: _resize_labels(torch.from_numpy(y[part]), images.size) for part in y}
-    mean = pixels["train"].mean((0, 2, 3), keepdim=True)
-    std = pixels["train"].std((0, 2, 3), keepdim=True).clamp_min(1e-6)
-    pixels = {part: ((value - mean) / std).contiguous() for part, value in pixels.items()}
+    if not images.name.endswith(TABLE):
+        mean = pixels["train"].mean((0, 2, 3), keepdim=True)
+        std = pixels["train"].std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+        pixels = {part: ((value - mean) / std).contiguous() for part, value in pixels.items()}
     return Dataset(
         x_train=pixels["train"],
         y_train=labels["train"],
@@ -184,8 +191,23 @@ def _from_torchvision(name: str, folder: Path, download: bool) -> Arrays:
     return arrays
 
 
-def _channels_first(x: NDArray[Any]) -> NDArray[np.float32]:
+def _one_row(x: NDArray[Any], name: str) -> NDArray[np.float32]:
+    """(N, F) → (N, F, 1, 1) of a table; (N, L) or (N, C, L) → (N, C, 1, L) of series."""
+    if x.ndim != 2 and (name.endswith(TABLE) or x.ndim != 3):
+        wanted = "(N, F)" if name.endswith(TABLE) else "(N, L) or (N, C, L)"
+        raise IdealGroupsError(f"{name} has x_train of {x.ndim} axes; it must be {wanted}.")
+    x = x.astype(np.float32)
+    if name.endswith(TABLE):
+        return np.ascontiguousarray(x[:, :, None, None])
+    return np.ascontiguousarray((x[:, None] if x.ndim == 2 else x)[:, :, None])
+
+
+def _channels_first(x: NDArray[Any], name: str) -> NDArray[np.float32]:
     """(N, H, W) or (N, H, W, C), bytes or floats, → (N, C, H, W) floats in [0, 1]."""
+    if x.ndim not in (3, 4):
+        raise IdealGroupsError(
+            f"{name} has x_train of {x.ndim} axes, which are no images; try {name}-table or {name}-series."
+        )
     x = x[..., None] if x.ndim == 3 else x
     scale = np.float32(255) if x.dtype == np.uint8 else np.float32(1)
     return np.ascontiguousarray(np.moveaxis(x.astype(np.float32) / scale, -1, 1))
@@ -194,6 +216,8 @@ def _channels_first(x: NDArray[Any]) -> NDArray[np.float32]:
 def _resize(x: Tensor, size: int) -> Tensor:
     if size in (0, x.shape[-1]):
         return x
+    if x.shape[-2] == 1:
+        return F.adaptive_avg_pool2d(x, (1, size))
     return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 

@@ -59,6 +59,26 @@ def plain(stages: Sequence[int], depth: int, pool: bool) -> Builder:
     return build
 
 
+def series(stages: Sequence[int], depth: int, kernel: int = 5) -> Builder:
+    """One-dimensional :func:`plain` for series (N, C, 1, L); between stages an average pool of four positions."""
+
+    def build(in_channels: int, num_classes: int, size: int) -> nn.Module:
+        layers: list[nn.Module] = [nn.Flatten(2)]
+        channels, length = in_channels, size
+        for stage, width in enumerate(stages):
+            if stage and length >= 4:
+                layers.append(nn.AvgPool1d(4))
+                length //= 4
+            for _ in range(depth):
+                convolution = nn.Conv1d(channels, width, kernel, padding=kernel // 2, bias=False)
+                nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+                layers += [convolution, nn.BatchNorm1d(width), nn.ReLU()]
+                channels = width
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+
+    return build
+
+
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut (He et al. 2016), (N, C_in, H, W) → (N, C_out, H/stride, W/stride)."""
 
@@ -182,11 +202,13 @@ class UNet(nn.Module):
 
 NETWORKS: dict[str, Builder] = {
     "mlp3": mlp(3),
+    "mlp4": mlp(4),
     "mlp8": mlp(8),
     "mlp16": mlp(16),
     "mlp3-512": mlp(3, width=512),
     "plain9": plain((32, 64, 128), depth=3, pool=False),
     "plain15": plain((32, 32, 32), depth=5, pool=True),
+    "series9": series((32, 64, 128), depth=3),
     "resnet9": resnet9(),
     "resnet14": resnet((24, 48, 96), blocks=2),
     "resnet20": resnet((16, 32, 64), blocks=3),

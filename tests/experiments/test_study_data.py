@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 
 import idealgroups as ig
 from experiments.study.config import Images
-from experiments.study.data import load
+from experiments.study.data import SPLIT_SEED, load
+from experiments.study.networks import build
 from experiments.study.scenes import make_scenes
 
 
@@ -60,6 +62,34 @@ def test_images_are_resized_and_grey_ones_get_a_channel(tmp_path: Path) -> None:
     assert data.size == 4
 
 
+def save(folder: Path, name: str, x: Any) -> None:
+    labels = np.arange(len(x)) % 5
+    np.savez(folder / f"{name}.npz", x_train=x, y_train=labels, x_test=x[:10], y_test=labels[:10])
+
+
+def test_a_table_is_taken_as_it_stands(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(3, 2, (40, 7)).astype(np.float32)
+    save(tmp_path, "rows", features)
+    data = load(images("rows-table"), tmp_path)
+    assert data.x_train.shape == (30, 7, 1, 1)
+    assert np.array_equal(data.x_test[:, :, 0, 0].numpy(), features[:10])
+    assert build("mlp4", data.in_channels, data.num_classes, data.size)(data.x_train).shape == (30, 5)
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+def test_series_are_images_of_one_row_shortened_by_means(tmp_path: Path, channels: int | None) -> None:
+    shape = (40, 32) if channels is None else (40, channels, 32)
+    samples = np.random.default_rng(0).normal(3, 2, shape).astype(np.float32)
+    save(tmp_path, "waves", samples)
+    data = load(images("waves-series", size=16), tmp_path)
+    assert data.x_train.shape == (30, channels or 1, 1, 16)
+    halved = samples.reshape(40, channels or 1, 16, 2).mean(-1)
+    train = halved[np.random.default_rng(SPLIT_SEED).permutation(40)[10:]]
+    expected = (halved[:10] - train.mean((0, 2), keepdims=True)) / train.std((0, 2), keepdims=True, ddof=1)
+    assert np.allclose(data.x_test[:, :, 0].numpy(), expected, atol=1e-5)
+    assert build("series9", data.in_channels, data.num_classes, data.size)(data.x_train).shape == (30, 5)
+
+
 def test_torchvision_files_are_read_where_there_is_no_npz(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -107,11 +137,15 @@ def test_scenes_are_a_data_set_and_their_parts_come_from_the_same_parts(tmp_path
         (images(train=35), "too few"),
         (images("broken"), "cannot read"),
         (images("poor"), "lacks x_test, y_test"),
+        (images("flat"), "x_train of 2 axes, which are no images; try flat-table or flat-series"),
+        (images("small-table"), r"x_train of 4 axes; it must be \(N, F\)"),
+        (images("small-series"), r"x_train of 4 axes; it must be \(N, L\) or \(N, C, L\)"),
     ],
 )
 def test_what_is_missing_is_said_with_a_way_out(tmp_path: Path, wanted: Images, message: str) -> None:
     write_npz(tmp_path)
     (tmp_path / "broken.npz").write_text("no zip")
     np.savez(tmp_path / "poor.npz", x_train=np.zeros(3), y_train=np.zeros(3))
+    save(tmp_path, "flat", np.zeros((40, 7)))
     with pytest.raises(ig.IdealGroupsError, match=message):
         load(wanted, tmp_path)
