@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 import idealgroups as ig
 import networks
@@ -35,5 +34,5 @@ def test_plans_of_different_layers_have_no_range() -> None:
 
 def test_the_table_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    shown = str(ig.repeat(networks.plain(width=16, depth=2), torch.randn(4, 3, 8, 8), 2))
+    shown = str(ig.repeat(networks.plain(width=16, depth=2), lambda seed: synthetic((4, 3, 8, 8), seed=seed), 2))
     assert max(map(len, shown.splitlines())) <= 80
