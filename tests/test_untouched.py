@@ -389,7 +389,7 @@ def test_norms_that_did_not_run_are_announced() -> None:
         (lambda: ig.Plan.load(None), "a path is a str or a Path, not None"),
         (lambda: ig.norm_layer(ig.plan(body(), IMAGES), body), "raised TypeError: .*takes norm_layer"),
         (lambda: ig.norm_layer(ig.plan(body(), IMAGES), lambda norm_layer: 3), "returned a int"),
-        (lambda: ig.plan(body(), IMAGES.numpy()), "on inputs a ndarray;"),
+        (lambda: ig.plan(body(), IMAGES.numpy()), "hold a NumPy array"),
         (lambda: ig.plan(body(), torch.zeros(4, 3, 8, 8)), "all zero"),
     ],
 )
