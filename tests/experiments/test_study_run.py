@@ -182,7 +182,7 @@ def test_work_of_a_killed_worker_is_done_again(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"networks": ("mlp4",)}, "did you mean mlp"),
+        ({"networks": ("mlp5",)}, "did you mean mlp"),
         ({"networks": ("unet",)}, "unet with NAME-scenes"),
         ({"data": Data(names=("digits-scenes",))}, "unet with NAME-scenes"),
         ({"networks": ("unet",), "data": Data(names=("digits-scenes",), size=10)}, "multiple of 4"),
