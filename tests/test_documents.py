@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -141,3 +143,28 @@ def test_the_options_of_every_command_exist(command: str) -> None:
 
     words = shlex.split(command)[1:]
     app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize(
+    ("page", "refused"),
+    [
+        ('<script src="https://x.org/a.js"></script>', True),
+        ("<img alt='' src='//x.org/a.png'>", True),
+        ('<link rel="stylesheet" href="http://x.org/a.css">', True),
+        ('<script type="module">import a from "https://x.org/a.js"</script>', True),
+        ("<style>@import url(https://x.org/a.css);</style>", True),
+        ('<a href="https://x.org">elsewhere</a> <code>import "https://x.org"</code>', False),
+        ('<script src="../assets/a.js"></script><img src="plan.svg">', False),
+    ],
+)
+def test_the_site_refuses_what_is_loaded_from_elsewhere(
+    page: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("latex2mathml.converter", "mkdocs.exceptions", "mkdocs.structure.files", "nbconvert"):
+        monkeypatch.setitem(sys.modules, name, MagicMock())  # what the check does not need
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "site" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    assert bool(hooks.LOADED.search(page)) == refused

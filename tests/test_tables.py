@@ -158,3 +158,10 @@ def test_a_plan_that_was_not_measured_has_a_table() -> None:
     text = plan_text(replace(PLAN, before=None, after=None), 80)
     assert "verdict: not measured: the numbers of groups follow from the shapes alone" in text
     assert "trend of log u" not in text
+
+
+@pytest.mark.parametrize(("widths", "one", "bound"), [((16, 3), 1, True), ((16, 24), 8, True), ((16, 24), 4, False)])
+def test_one_number_that_no_larger_one_could_be_says_so(widths: tuple[int, int], one: int, bound: bool) -> None:
+    sites = tuple(site(f"norm{width}", width, 16, width, one) for width in widths)
+    plan = replace(PLAN, sites=sites, not_understood=(), one_number=one)
+    assert ("no larger one divides every width" in " ".join(str(plan).split())) == bound

@@ -18,7 +18,10 @@ from nbconvert import MarkdownExporter
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")
-LOADED = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
+LOADED = re.compile(
+    r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>"""
+    r"""|<(?:script|style)\b[^>]*>[^<]*\b(?:import|url)\b[^<;]*["'(](?:https?:)?//"""
+)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
