@@ -267,3 +267,17 @@ def test_arrays_for_a_trained_network_are_not_called_one_example() -> None:
         warnings.simplefilter("error")
         with pytest.raises(IdealGroupsError, match="hold a NumPy array"):
             ig.convert(net, X.numpy())
+
+
+@pytest.mark.parametrize("given", [X.numpy(), X, [X], DataLoader(X)])
+def test_a_missing_argument_is_said_before_the_kind_of_the_inputs(given: Any) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+
+        def forward(self, x: torch.Tensor, *, scale: float) -> torch.Tensor:
+            return scale * self.layers(x)
+
+    with pytest.raises(IdealGroupsError, match="missing a required argument: 'scale'"):
+        ig.plan(Scaled(), given)

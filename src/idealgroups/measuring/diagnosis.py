@@ -60,9 +60,9 @@ def what_the_model_raised(error: Exception, model: nn.Module, inputs: Any, reach
 
 def _mistakes(error: Exception, model: nn.Module, inputs: Any, reached: Running | None) -> Iterator[str]:
     """Yield a sentence for each known mistake that the exception shows."""
-    yield from _no_tensors(error, inputs)
     if isinstance(error, TypeError) and (reached is None or reached.module is model):
         yield from _wrong_arguments(model, inputs)
+    yield from _no_tensors(error, inputs)
     if model.training and "targets" in str(error) and not (isinstance(inputs, tuple) and len(inputs) > 1):
         yield (
             f"the model raised {one_line(error)}; give a tuple of both, (inputs, targets), as it takes them in "
