@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from cyclopts import App
 
+from experiments.study.machine import pick_device
 from idealgroups import IdealGroupsError
 
 from .data import TASKS, Task
@@ -56,7 +57,7 @@ def run(
         for title in parts:
             for name in names:
                 kind = CASES[name].task
-                task = tasks[kind] = tasks.get(kind) or TASKS[kind](data)
+                task = tasks[kind] = tasks.get(kind) or TASKS[kind](data).to(pick_device())
                 trained = pretrained(name, CASES[name], seed, task, data / "pretrained")
                 for what, make in islice(PARTS[title](trained, task, seed), most):
                     measure_once({"part": title, "network": name, "seed": seed} | what, make, done)

@@ -7,7 +7,7 @@ ever used to count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,9 @@ class Split:
     def take(self, rows: Tensor) -> Split:
         return Split(self.x[rows], self.y[rows])
 
+    def to(self, device: torch.device) -> Split:
+        return Split(self.x.to(device), self.y.to(device))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -42,6 +45,11 @@ class Task:
     fresh: Split
     test: Split
     flips: bool
+
+    def to(self, device: torch.device) -> Task:
+        """The same with all tensors on ``device``."""
+        parts = {name: getattr(self, name).to(device) for name in ("base", "fresh", "test")}
+        return replace(self, **parts)
 
 
 def cifar(folder: Path) -> Task:

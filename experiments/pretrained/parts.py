@@ -15,11 +15,13 @@ from opacus import PrivacyEngine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from experiments.common.stepping import fast_step
+
 from .arms import SAMPLES, WIDTHS, Converted, convert, freeze, group_norms
 from .data import Split, Task
 from .fits import WAYS as WAYS_TO_FIT
 from .fits import fit_all
-from .training import batches, score, train, train_frozen
+from .training import batches, cross_entropy, score, train, train_frozen
 
 Record = dict[str, Any]
 Make = Callable[[], dict[str, Any]]
@@ -126,14 +128,15 @@ def _tuned(arm: str, size: int, rate: float, start: Callable[[str], nn.Module], 
     model = copy.deepcopy(start(arm))
     few = Split(task.test.x[:2000], task.test.y[:2000])
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+    step = fast_step(model, cross_entropy, optimizer)
     data = batches(task.fresh, size, STEPS[-1], seed, task.flips)
     scores = {STEPS[0]: score(model, few, task.num_classes)}
     for first, last in pairwise(STEPS):
         part = [next(data) for _ in range(last - first)]
         if arm == "frozen":
-            train_frozen(model, part, optimizer)
+            train_frozen(model, part, optimizer, step)
         else:
-            train(model, part, optimizer, total=len(part))
+            train(model, part, optimizer, total=len(part), step=step)
         scores[last] = score(model, few, task.num_classes)
     return {"scores": {str(step): round(value, 2) for step, value in scores.items()}}
 

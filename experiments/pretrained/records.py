@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.jsonl import append_records, load_records
+from experiments.study.machine import describe_machine
 
 from .rates import Record, wanted
 
@@ -34,4 +35,5 @@ def measure_once(record: Record, make: Callable[[], Record], done: set[Key]) -> 
     done.add(key(record))  # some parts name an arm twice
     started = time.process_time()
     made = record | make()
-    append_records(RECORDS, [made | {"seconds": round(time.process_time() - started, 1)}])
+    seconds = round(time.process_time() - started, 1)
+    append_records(RECORDS, [made | {"seconds": seconds, "device": describe_machine()["device"]}])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor, nn
 
+from experiments.common.stepping import Step, eager_step
 from experiments.common.training import train_epoch
 
 from .data import Split, Task
@@ -19,7 +20,7 @@ from .networks import Case, build
 def pretrained(name: str, case: Case, seed: int, task: Task, folder: Path) -> nn.Module:
     """The batch-norm network of this name and seed in evaluation mode: read from ``folder``, or trained and kept."""
     path = folder / f"{name}-{seed}.pt"
-    model = build(case, seed)
+    model = build(case, seed).to(task.base.x.device)
     if path.is_file():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
@@ -47,7 +48,7 @@ def batches(split: Split, size: int, steps: int, seed: int, flips: bool) -> Iter
         x, y = split.x[rows], split.y[rows]
         if flips:
             mirrored = torch.rand(len(x), generator=draw) < 0.5
-            x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+            x = torch.where(mirrored[:, None, None, None].to(x.device), x.flip(-1), x)
             dy, dx = (int(torch.randint(0, 3, (), generator=draw)) for _ in range(2))
             height, width = x.shape[-2:]
             x = F.pad(x, (1, 1, 1, 1), mode="reflect")[..., dy : dy + height, dx : dx + width]
@@ -61,22 +62,28 @@ def train(
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     *,
     total: int,
+    step: Step | None = None,
 ) -> None:
     """Train on cross-entropy; without ``schedule`` at a constant rate."""
     schedule = schedule or torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    train_epoch(model, track(data, "training", total=total, transient=True), _loss, optimizer, schedule)
+    train_epoch(model, track(data, "training", total=total, transient=True), cross_entropy, optimizer, schedule, step)
 
 
-def train_frozen(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer) -> None:
+def train_frozen(
+    model: nn.Module,
+    data: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    step: Step | None = None,
+) -> None:
     """In evaluation mode, so that batch norm uses its running statistics; γ and β learn on."""
     model.eval()
+    step = step or eager_step(model, cross_entropy, optimizer)
     for x, y in data:
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        step(x, y)
 
 
-def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The loss of every training here."""
     return F.cross_entropy(model(x), y)
 
 

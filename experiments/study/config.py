@@ -18,6 +18,9 @@ from .variants import parse
 SCHEMA = 1
 """Part of every run's hash: raise it when the meaning of a run changes, and old results are no longer reused."""
 
+EPSILON = 8.0
+"""Of a private training, unless another is asked for."""
+
 SWEEP = "sweep"
 SWEEP_MEMBERS = ("instance", "channels-2", "channels-4", "channels-8", "channels-16", "channels-32", "layer")
 """Trial and error: uniform c = 1, 2, 4, 8, 16, 32 and C channels per group."""
@@ -61,6 +64,13 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class PrivateOptimizer(Optimizer):
+    """The same, and the ε that one training may spend."""
+
+    epsilon: float = EPSILON
+
+
+@dataclass(frozen=True)
 class Study:
     """A grid of training runs: networks × data sets × strategies × learning rates × optimizers × seeds.
 
@@ -97,7 +107,7 @@ class Study:
     data: Data = field(default_factory=Data)
     sgd: Optimizer = field(default_factory=lambda: Optimizer((0.01, 0.03, 0.1, 0.3)))
     adamw: Optimizer = field(default_factory=Optimizer)
-    dp_sgd: Optimizer = field(default_factory=Optimizer)
+    dp_sgd: PrivateOptimizer = field(default_factory=PrivateOptimizer)
 
     def __post_init__(self) -> None:
         for strategy in self.strategies:

@@ -120,10 +120,15 @@ def available_cores() -> int:
 
 
 def single_thread() -> None:
-    """One torch thread in this process; the order of sums, and so every bit of a result, depends on it."""
+    """One torch thread in this process; the order of sums, and so every bit of a result, depends on it.
+
+    On a GPU: convolutions in the same order every time, and in full precision.
+    """
     import torch
 
     torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _start_worker() -> None:

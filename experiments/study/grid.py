@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from .choice import best_rates, sweep_winner
 from .config import SWEEP, SWEEP_MEMBERS, Arm, Images, Optimizer, Run, Study
-from .private import PRIVATE
+from .private import optimizer_name
 from .store import Result
 
 
@@ -67,5 +67,5 @@ def final_runs(study: Study, results: Sequence[Result]) -> list[Run]:
 
 
 def _optimizers(study: Study) -> dict[str, Optimizer]:
-    named = {"sgd": study.sgd, "adamw": study.adamw, PRIVATE: study.dp_sgd}
+    named = {"sgd": study.sgd, "adamw": study.adamw, optimizer_name(study.dp_sgd.epsilon): study.dp_sgd}
     return {name: optimizer for name, optimizer in named.items() if optimizer.learning_rates}

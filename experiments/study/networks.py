@@ -211,6 +211,7 @@ NETWORKS: dict[str, Builder] = {
     "series9": series((32, 64, 128), depth=3),
     "resnet9": resnet9(),
     "resnet14": resnet((24, 48, 96), blocks=2),
+    "resnet14-128": resnet((32, 64, 128), blocks=2),
     "resnet20": resnet((16, 32, 64), blocks=3),
     "resnet56": resnet((16, 32, 64), blocks=9),
     "resnet18": resnet((64, 128, 256, 512), blocks=2),

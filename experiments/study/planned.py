@@ -20,7 +20,7 @@ from idealgroups.synthetic import synthetic
 from .config import Images
 from .data import Dataset
 from .networks import build
-from .private import PRIVATE
+from .private import is_private
 from .variants import parse
 
 PLAN_IMAGES = 64
@@ -100,7 +100,7 @@ def plan_strategies(job: PlanJob, dataset: Dataset) -> list[Planned]:
     for source, strategies in by_source.items():
         try:
             inputs = plan_inputs(source, dataset, job.seed)
-            optimizer: Literal["sgd", "dp-sgd"] = PRIVATE if job.optimizer == PRIVATE else "sgd"
+            optimizer: Literal["sgd", "dp-sgd"] = "dp-sgd" if is_private(job.optimizer) else "sgd"
             with Survey(network, inputs, optimizer=optimizer, seed=job.seed, name=job.network) as surveyed:
                 for strategy in strategies:
                     plan = surveyed.plan(parse(strategy).rule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from idealgroups.errors import IdealGroupsError
 
-from .config import Run
+from .config import EPSILON, Run
 
-PRIVATE: Literal["dp-sgd"] = "dp-sgd"
-"""The optimizer of a private arm."""
+PRIVATE, OTHER = "dp-sgd", "dp-sgd at ε = "
+"""The optimizer of a private arm, with the ε of most of them and with another."""
 
-EPSILON, DELTA, CLIP = 8.0, 1e-5, 1.0
-"""The privacy of one training, and the norm to which the gradient of every sample is clipped."""
+DELTA, CLIP = 1e-5, 1.0
+"""The privacy of one training beside its ε, and the norm to which the gradient of every sample is clipped."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,29 @@ class Private:
     def spent(self) -> dict[str, float]:
         """ε by Opacus's accountant for the steps that were made, δ, and the noise multiplier."""
         return {"epsilon": float(self.engine.get_epsilon(DELTA)), "delta": DELTA, "noise": self.noise}
+
+
+def optimizer_name(epsilon: float) -> str:
+    """What an arm calls private training with this ε.
+
+    >>> optimizer_name(8), optimizer_name(3)
+    ('dp-sgd', 'dp-sgd at ε = 3')
+    """
+    return PRIVATE if epsilon == EPSILON else f"{OTHER}{epsilon:g}"
+
+
+def is_private(optimizer: str) -> bool:
+    """Whether this is the name of a private arm's optimizer."""
+    return optimizer == PRIVATE or optimizer.startswith(OTHER)
+
+
+def epsilon_of(optimizer: str) -> float:
+    """The inverse of :func:`optimizer_name`.
+
+    >>> epsilon_of("dp-sgd"), epsilon_of("dp-sgd at ε = 3")
+    (8.0, 3.0)
+    """
+    return EPSILON if optimizer == PRIVATE else float(optimizer.removeprefix(OTHER))
 
 
 def make_private(network: nn.Module, run: Run, x: Tensor, y: Tensor) -> Private:
@@ -66,7 +89,7 @@ def make_private(network: nn.Module, run: Run, x: Tensor, y: Tensor) -> Private:
                 module=network.train(),
                 optimizer=torch.optim.SGD(network.parameters(), run.learning_rate, weight_decay=run.arm.weight_decay),
                 data_loader=data,
-                target_epsilon=EPSILON,
+                target_epsilon=epsilon_of(run.arm.optimizer),
                 target_delta=DELTA,
                 epochs=run.arm.epochs,
                 max_grad_norm=CLIP,

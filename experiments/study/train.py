@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from idealgroups.api import apply
 from idealgroups.results import Plan
 
+from ..common.stepping import fast_step
 from ..common.training import make_optimizer, train_epoch
 from .config import Images, Run
 from .data import Dataset
 from .machine import describe_machine, pick_device
 from .planned import initial_network
-from .private import PRIVATE, make_private
+from .private import is_private, make_private
 
 EVALUATION_BATCH = 500
 
@@ -72,11 +73,13 @@ def train(job: TrainJob, dataset: Dataset) -> Outcome:
     device = pick_device()
     dataset = dataset.to(device)
     network = _network(run, job.plan, dataset).to(device)
-    private = make_private(network, run, dataset.x_train, dataset.y_train) if run.arm.optimizer == PRIVATE else None
-    if private is None:
-        optimizer = make_optimizer(network, run.arm.optimizer, run.learning_rate, run.arm.weight_decay)
+    if is_private(run.arm.optimizer):
+        private = make_private(network, run, dataset.x_train, dataset.y_train)
+        network, optimizer, step = private.network, private.optimizer, None
     else:
-        network, optimizer = private.network, private.optimizer
+        private = None
+        optimizer = make_optimizer(network, run.arm.optimizer, run.learning_rate, run.arm.weight_decay)
+        step = fast_step(network, _loss, optimizer)
     batch_size = min(run.arm.batch_size, len(dataset.x_train))
     steps_per_epoch = private.steps_per_epoch if private else len(dataset.x_train) // batch_size
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=run.arm.epochs * steps_per_epoch)
@@ -85,7 +88,7 @@ def train(job: TrainJob, dataset: Dataset) -> Outcome:
     steps = 0
     for _ in range(run.arm.epochs):
         batches = private.loader if private else _batches(dataset, batch_size, run.arm.flip, generator)
-        epoch = train_epoch(network, batches, _loss, optimizer, schedule)
+        epoch = train_epoch(network, batches, _loss, optimizer, schedule, step)
         steps += epoch.steps
         val_loss, val_accuracy = evaluate(network, dataset.x_val, dataset.y_val)
         train_losses.append(epoch.loss)

@@ -10,7 +10,7 @@ import idealgroups as ig
 from experiments.study.config import Arm, Images, Run
 from experiments.study.data import load
 from experiments.study.planned import PlanJob, plan_strategies
-from experiments.study.private import EPSILON, PRIVATE
+from experiments.study.private import PRIVATE, optimizer_name
 from experiments.study.train import Outcome, TrainJob, train
 
 IMAGES = Images("digits", 0, 512, 100, 100)
@@ -29,11 +29,19 @@ def trained(run: Run) -> Outcome:
 def test_a_private_run_spends_its_epsilon_learns_and_can_be_repeated() -> None:
     first, second = trained(RUN), trained(RUN)
     assert first.privacy is not None
-    assert 0.95 * EPSILON < first.privacy["epsilon"] <= EPSILON
+    assert 0.95 * 8 < first.privacy["epsilon"] <= 8
     assert first.privacy["noise"] > 0
     assert first.steps == 4 * 512 // 64
     assert first.test_accuracy > 0.2  # chance is 0.1
     assert (first.val_losses, first.test_loss) == (second.val_losses, second.test_loss)
+
+
+@pytest.mark.slow
+def test_another_epsilon_is_part_of_the_arm_and_is_what_is_spent() -> None:
+    arm = dataclasses.replace(RUN.arm, optimizer=optimizer_name(3), epochs=1)
+    outcome = trained(dataclasses.replace(RUN, arm=arm))
+    assert outcome.privacy is not None
+    assert 0.9 * 3 < outcome.privacy["epsilon"] <= 3
 
 
 @pytest.mark.slow
@@ -44,7 +52,7 @@ def test_batch_norm_is_refused_in_a_sentence() -> None:
 
 def test_a_private_study_is_planned_for_private_steps() -> None:
     data = load(IMAGES)
-    for optimizer in ("sgd", PRIVATE):
+    for optimizer, planned_for in (("sgd", "sgd"), (PRIVATE, "dp-sgd"), (optimizer_name(3), "dp-sgd")):
         (planned,) = plan_strategies(PlanJob("mlp3", IMAGES, 0, 64, ("isometric",), optimizer), data)
         assert planned.plan is not None
-        assert planned.plan["optimizer"] == optimizer
+        assert planned.plan["optimizer"] == planned_for
