@@ -72,7 +72,7 @@ def group_norms(trained: nn.Module, groups: Callable[[int], int]) -> nn.Module:
             new = nn.GroupNorm(groups(channels), channels, eps=module.eps)
             new.load_state_dict({"weight": module.weight, "bias": module.bias})
             parent, _, key = name.rpartition(".")
-            setattr(model.get_submodule(parent), key, new)
+            setattr(model.get_submodule(parent), key, new.to(module.weight.device))
     return model
 
 
@@ -84,7 +84,7 @@ def freeze(model: nn.Module) -> nn.Module:
             kept = {k: v for k, v in module.state_dict().items() if k != "num_batches_tracked"}
             new.load_state_dict(kept)
             parent, _, key = name.rpartition(".")
-            setattr(model.get_submodule(parent), key, new)
+            setattr(model.get_submodule(parent), key, new.to(module.weight.device))
     return model
 
 
