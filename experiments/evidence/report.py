@@ -1,0 +1,183 @@
+"""Results of the finished arms and the verdicts on the goals of statement.md, as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from experiments.common.markdown import Table, minus
+from experiments.study.analysis import Comparison, Regret, Row, analyse, compare, regrets
+from experiments.study.config import SWEEP, Arm
+from experiments.study.private import is_private
+from experiments.study.store import Result
+from experiments.study.tables import Arms
+
+from .parts import PARTS, Progress, progress
+
+OURS, ONE_NUMBER, HABIT = "isometric", "uniform", "fixed-32"
+RANKED = (OURS, ONE_NUMBER, "block", HABIT, "gcd-32", "channels-4", "channels-16", "layer", "instance")
+"""Every choice that needs no training."""
+
+MET, REFUTED, OPEN = "met", "**refuted**", "open"
+
+
+def report(results: Sequence[Result], parts: Path = PARTS) -> str:
+    """The whole report on the arms whose files are in ``parts``."""
+    state = progress(results, parts)
+    complete = {one.arm for one in state if not one.missing}
+    found = {arm: rows for arm, rows in analyse(results).items() if arm in complete}
+    against = [compare(found, OURS, other) for other in (HABIT, ONE_NUMBER, SWEEP)]
+    tables = [
+        progress_table(state),
+        *(arm_table(arm, rows) for arm, rows in found.items()),
+        regret_table(found),
+        *(comparison_table(pairs) for pairs in against if pairs),
+        goals_table(found, *against),
+    ]
+    machines = sorted({result.record["machine"]["device"] for result in results})
+    head = (
+        "# Where group norm is used for a reason: the runs in numbers\n\n"
+        "Written by `python -m experiments.evidence`. What is asked and how it is judged: statement.md. "
+        f"Trained on {' and '.join(machines)}; each run's line says where.\n"
+    )
+    return "\n".join([head, *(table.markdown() for table in tables)])
+
+
+def progress_table(state: Sequence[Progress]) -> Table:
+    """What has run."""
+    rows = [
+        (one.part, str(one.arm), "finished" if not one.missing else f"{one.runs - one.missing} of {one.runs} or more")
+        for one in state
+    ]
+    return Table("Arms", ("part", "arm", "runs"), tuple(rows), "Only finished arms are in the tables below.")
+
+
+def arm_table(arm: Arm, rows: Mapping[str, Row]) -> Table:
+    """Every choice at its best rate."""
+    least = min(_loss(rows[name]) for name in RANKED if name in rows)
+    body = []
+    for name in (*RANKED, SWEEP, "batch"):
+        if name in rows:
+            row = rows[name]
+            error = fmean(row.test_error.values())
+            body.append(
+                (
+                    f"{name} {row.note}".strip(),
+                    row.widths,
+                    f"{row.learning_rate:g}{' (edge)' if row.on_edge else ''}",
+                    f"{_loss(row):.4f}",
+                    minus(f"{100 * (_loss(row) / least - 1):+.1f}"),
+                    "–" if math.isnan(error) else f"{100 * (1 - error):.1f}",
+                    str(len(row.test_loss)),
+                )
+            )
+    header = ("choice", "channels a group: least / median / most", "rate", "test loss", "above best, %",
+              "accuracy, %", "seeds")  # fmt: skip
+    note = "Means over the seeds. Best: the least test loss of a choice without training; sweep and batch norm are not."
+    return Table(str(arm), header, tuple(body), note)
+
+
+def regret_table(found: Arms) -> Table:
+    """Each choice over all finished arms."""
+    plain = regrets(found, RANKED)
+    body = [
+        (name, f"{100 * one.mean:.2f}", f"{100 * one.worst:.2f}", str(one.worst_arm))
+        for name, one in sorted(plain.items(), key=lambda item: item[1].mean)
+    ]
+    spread = [_spread(rows) for rows in found.values()]
+    note = f"Over {len(found)} arms, over the seeds that all choices have."
+    if spread:
+        note += (
+            " How far the worst choice lies above the best, leaving out instance norm: "
+            f"{min(spread):.1f} to {max(spread):.1f}%."
+        )
+    return Table("Regret, %", ("choice", "mean", "worst", "where"), tuple(body), note)
+
+
+def comparison_table(pairs: Sequence[Comparison]) -> Table:
+    """One pair of choices, arm by arm."""
+    body = [
+        (
+            str(one.arm),
+            minus(f"{one.difference.mean:+.4f}"),
+            minus(f"{one.difference.low:+.4f} … {one.difference.high:+.4f}"),
+            str(one.seeds),
+            f"{one.p:.3g}",
+            f"{one.adjusted_p:.3g}",
+            one.verdict,
+        )
+        for one in pairs
+    ]
+    header = ("arm", "difference of test loss", "95%", "seeds", "p", "p, corrected", "verdict")
+    return Table(f"{pairs[0].strategy} against {pairs[0].reference}", header, tuple(body))
+
+
+def goals_table(
+    found: Arms, habit: Sequence[Comparison], one_number: Sequence[Comparison], sweep: Sequence[Comparison]
+) -> Table:
+    """The goals of statement.md."""
+    private = [one for one in habit if is_private(one.arm.optimizer)]
+    better = sum(one.verdict == "better" for one in private)
+    behind = [one for one in sweep if is_private(one.arm.optimizer) and one.difference.mean > one.standard_error]
+    worse = [one for one in habit if one.verdict == "worse"]
+    plain = regrets(found, RANKED)
+    rows = [
+        (
+            "private: significantly better than 32 groups in most arms",
+            f"in {better} of {len(private)}",
+            _verdict(better > len(private) / 2, bool(private)),
+        ),
+        (
+            "private: within noise of the best uniform number in all arms",
+            _named(behind, "behind by more than one standard error in") or f"in all {len(private)}",
+            _verdict(not behind, bool(private)),
+        ),
+        _least("least mean regret of all choices without training", {name: one.mean for name, one in plain.items()}),
+        _least("least worst-case regret", {name: one.worst for name, one in plain.items()}),
+        ("never significantly worse than 32 groups", _named(worse, "worse in") or f"in none of {len(habit)}", _verdict(not worse, bool(habit))),
+        _layer_wise(plain, one_number),
+    ]
+    note = "Over the finished arms; an arm that is still missing can change a verdict."
+    return Table("Goals", ("goal", "found", "verdict"), tuple(rows), note)
+
+
+def _layer_wise(plain: Mapping[str, Regret], pairs: Sequence[Comparison]) -> tuple[str, str, str]:
+    goal = "a number for each layer is worth it"
+    if not {OURS, ONE_NUMBER} <= set(plain):
+        return goal, "–", OPEN
+    better, worse = (sum(one.verdict == verdict for one in pairs) for verdict in ("better", "worse"))
+    text = (
+        f"mean regret {100 * plain[OURS].mean:.2f}%, {ONE_NUMBER} {100 * plain[ONE_NUMBER].mean:.2f}%; significantly "
+        f"better in {better} and worse in {worse} of {len(pairs)} arms"
+    )
+    return goal, text, _verdict(plain[OURS].mean < plain[ONE_NUMBER].mean, True)
+
+
+def _least(goal: str, regret: Mapping[str, float]) -> tuple[str, str, str]:
+    if OURS not in regret:
+        return goal, "–", OPEN
+    best = min(regret, key=lambda name: regret[name])
+    return (
+        goal,
+        f"{OURS} {100 * regret[OURS]:.2f}%, least is {best} with {100 * regret[best]:.2f}%",
+        _verdict(regret[OURS] <= regret[best], True),
+    )
+
+
+def _verdict(holds: bool, known: bool) -> str:
+    return OPEN if not known else MET if holds else REFUTED
+
+
+def _named(pairs: Sequence[Comparison], words: str) -> str:
+    return f"{words} {'; '.join(str(one.arm) for one in pairs)}" if pairs else ""
+
+
+def _loss(row: Row) -> float:
+    return fmean(row.test_loss.values())
+
+
+def _spread(rows: Mapping[str, Row]) -> float:
+    losses = [_loss(rows[name]) for name in RANKED if name in rows and name != "instance"]
+    return 100 * (max(losses) / min(losses) - 1)

@@ -1,0 +1,90 @@
+"""The report of the evidence on results made up so that every verdict is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.evidence.parts import PARTS, progress, read_part
+from experiments.evidence.report import RANKED, report
+from experiments.study.cli import study_app
+from experiments.study.config import Run, Study
+from experiments.study.grid import arms, final_runs, tuning_runs
+from experiments.study.store import Result
+from study_cases import result
+
+PART = """
+name = "evidence"
+networks = ["mlp3"]
+strategies = [{strategies}, "sweep"]
+seeds = [0]
+final_seeds = [0, 1, 2]
+tested = ["isometric", "fixed-32"]
+tested_seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+[data]
+names = ["digits"]
+[sgd]
+learning_rates = []
+[dp_sgd]
+learning_rates = [0.5, 1]
+epsilon = 3
+"""
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    (tmp_path / "made-up.toml").write_text(PART.format(strategies=", ".join(f'"{name}"' for name in RANKED)))
+    return tmp_path
+
+
+def losses(study: Study, ours: float, habit: float) -> list[Result]:
+    """Every run of a study with a test loss that depends on the strategy alone, 2 for the others."""
+
+    def made(run: Run) -> Result:
+        value = {"isometric": ours, "fixed-32": habit}.get(run.strategy, 2.0)
+        return result(run.strategy, run.learning_rate, run.seed, value + run.learning_rate, value, arm=run.arm)
+
+    tuned = [made(run) for run in tuning_runs(study)]
+    return [*tuned, *(made(run) for run in final_runs(study, tuned) if run.seed)]
+
+
+def verdicts(text: str) -> dict[str, str]:
+    rows = text.partition("### Goals")[2].splitlines()
+    return {row.split("|")[1].strip(): row.split("|")[3].strip() for row in rows if row.count("|") == 4}
+
+
+def test_a_part_is_read_as_the_command_line_reads_it(parts: Path) -> None:
+    file = parts / "made-up.toml"
+    _, bound, _ = study_app.parse_args(["run", str(file)])
+    assert read_part(file) == bound.arguments["study"]
+    assert read_part(file).dp_sgd.epsilon == 3
+    assert all(arms(read_part(committed)) for committed in PARTS.glob("*.toml"))
+
+
+def test_an_arm_is_finished_when_no_run_of_it_is_missing(parts: Path) -> None:
+    study = read_part(parts / "made-up.toml")
+    every = losses(study, 1.0, 3.0)
+    (whole,) = progress(every, parts)
+    assert (whole.arm, whole.missing, whole.runs) == (arms(study)[0], 0, len(every))
+    (torn,) = progress(every[:-1], parts)
+    assert torn.missing == 1
+    assert "| finished |" in report(every, parts)
+    assert f"{len(every) - 1} of {len(every)} or more" in report(every[:-1], parts)
+
+
+def test_the_verdicts_where_the_plan_is_best(parts: Path) -> None:
+    text = report(losses(read_part(parts / "made-up.toml"), 1.0, 3.0), parts)
+    assert set(verdicts(text).values()) == {"met", "verdict", "---"}
+    assert "in 1 of 1" in text
+    assert "How far the worst choice lies above the best, leaving out instance norm: 200.0 to 200.0%" in text
+
+
+def test_the_verdicts_where_habit_is_best(parts: Path) -> None:
+    found = verdicts(report(losses(read_part(parts / "made-up.toml"), 3.0, 1.0), parts))
+    assert set(found.values()) == {"**refuted**", "verdict", "---"}
+
+
+def test_nothing_is_concluded_from_no_arm(parts: Path) -> None:
+    found = verdicts(report([], parts))
+    assert set(found.values()) == {"open", "verdict", "---"}
