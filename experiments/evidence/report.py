@@ -136,7 +136,11 @@ def goals_table(
         ),
         _least("least mean regret of all choices without training", {name: one.mean for name, one in plain.items()}),
         _least("least worst-case regret", {name: one.worst for name, one in plain.items()}),
-        ("never significantly worse than 32 groups", _named(worse, "worse in") or f"in none of {len(habit)}", _verdict(not worse, bool(habit))),
+        (
+            "never significantly worse than 32 groups",
+            _named(worse, "worse in") or f"in none of {len(habit)}",
+            _verdict(not worse, bool(habit)),
+        ),
         _layer_wise(plain, one_number),
     ]
     note = "Over the finished arms; an arm that is still missing can change a verdict."
