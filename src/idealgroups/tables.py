@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import verdict
+from .names import full_name, short_names
 from .records import Site
 from .text import (
     columns,
@@ -19,7 +20,6 @@ from .text import (
     paragraph,
     plural,
     room_for_names,
-    shorten,
     signed,
 )
 from .theory.formulas import MIN_GROUP_CHANNELS
@@ -71,7 +71,8 @@ def measurement_text(measured: Sequence[tuple[str, Measurement]], width: int | N
         for layer in measured[0][1].layers
     ]
     room = room_for_names(header, rows, width)
-    lines = [*columns(header, [[shorten(name, room), *numbers] for name, *numbers in rows]), ""]
+    names = short_names([[layer.name] for layer in measured[0][1].layers], room)
+    lines = [*columns(header, [[name, *numbers] for name, (_, *numbers) in zip(names, rows, strict=True)]), ""]
     for title, one in measured:
         prefix = "" if alone else f"{title}: "
         lines.append(
@@ -153,21 +154,12 @@ def _plan_rows(plan: Plan, width: int | None) -> list[str]:
         }
     header = ["layer", *cells]
     numbers = list(zip(*cells.values(), strict=True))
-    room = None if width is None else room_for_names(header, [["", *row] for row in numbers], width)
-    return columns(header, [[name_of(run, room), *row] for run, row in zip(runs, numbers, strict=True)])
-
-
-def name_of(run: Sequence[Site], room: int | None) -> str:
-    """Return the name of a layer, or the first and the last name of several, in at most ``room`` characters."""
-    first, last = (site.name or "(the model)" for site in (run[0], run[-1]))
-    if len(run) == 1:
-        return first if room is None else shorten(first, room)
-    count = f" ({len(run)})"
-    if room is not None:
-        each = (room - len(count) - 3) // 2
-        spare = max(0, each - len(first)) + max(0, each - len(last))  # a short name leaves its room to the other
-        first, last = shorten(first, each + spare), shorten(last, each + spare)
-    return f"{first} … {last}{count}"
+    of_rows = [[site.name or "(the model)" for site in run] for run in runs]
+    if width is None:
+        names = [full_name(row) for row in of_rows]
+    else:
+        names = short_names(of_rows, room_for_names(header, [["", *row] for row in numbers], width))
+    return columns(header, [[name, *row] for name, row in zip(names, numbers, strict=True)])
 
 
 def summary_of(plan: Plan) -> list[str]:
