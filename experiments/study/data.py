@@ -22,6 +22,8 @@ from torch import Tensor
 from idealgroups.errors import IdealGroupsError
 
 from .config import Images
+from .diffusion import SUFFIX as NOISE
+from .diffusion import add_noise
 from .scenes import SUFFIX, make_scenes
 
 SPLIT_SEED = 20230206
@@ -44,7 +46,11 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Float images (N, C, H, W) and integer labels, (N,) or (N, H, W) where pixels are classified; H = W or H = 1."""
+    """Float images (N, C, H, W) and integer labels, (N,) or (N, H, W) where pixels are classified; H = W or H = 1.
+
+    Where noise is to be predicted, training images are clean, for :func:`examples` to noise them; validation and test
+    images are noised inputs (N, C + 1, H, W), and their noise (N, C, H, W) is in place of labels. ``num_classes`` is C.
+    """
 
     x_train: Tensor
     y_train: Tensor
@@ -57,8 +63,13 @@ class Dataset:
 
     @property
     def in_channels(self) -> int:
-        """C of the images."""
-        return self.x_train.shape[1]
+        """Channels of what the network is given."""
+        return self.x_val.shape[1]
+
+    @property
+    def predicts_noise(self) -> bool:
+        """Whether noise is to be predicted, not a class."""
+        return self.y_val.is_floating_point()
 
     @property
     def size(self) -> int:
@@ -89,7 +100,7 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
     >>> data.x_train.shape, data.x_val.shape, data.x_test.shape
     (torch.Size([500, 1, 8, 8]), torch.Size([100, 1, 8, 8]), torch.Size([360, 1, 8, 8]))
     """
-    base = images.name.removesuffix(SUFFIX).removesuffix(TABLE).removesuffix(SERIES)
+    base = images.name.removesuffix(SUFFIX).removesuffix(NOISE).removesuffix(TABLE).removesuffix(SERIES)
     arrays = read(base, Path(folder), download)
     available = len(arrays["x_train"])
     train = images.train or available - images.validation
@@ -118,6 +129,11 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
         mean = pixels["train"].mean((0, 2, 3), keepdim=True)
         std = pixels["train"].std((0, 2, 3), keepdim=True).clamp_min(1e-6)
         pixels = {part: ((value - mean) / std).contiguous() for part, value in pixels.items()}
+    if images.name.endswith(NOISE):
+        num_classes = pixels["train"].shape[1]
+        for stream, part in enumerate(("val", "test")):
+            generator = torch.Generator().manual_seed(SPLIT_SEED + stream)
+            pixels[part], labels[part] = add_noise(pixels[part], generator)
     return Dataset(
         x_train=pixels["train"],
         y_train=labels["train"],
@@ -128,6 +144,12 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
         num_classes=num_classes,
         digest=f"{zlib.crc32(x['train'].tobytes()):08x}",
     )
+
+
+def examples(dataset: Dataset, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of the training images in ``rows``; where noise is predicted, ``generator`` draws it."""
+    x, y = dataset.x_train[rows], dataset.y_train[rows]
+    return add_noise(x, generator) if dataset.predicts_noise else (x, y)
 
 
 def read(name: str, folder: Path, download: bool = False) -> Arrays:

@@ -16,6 +16,7 @@ from .data import load
 from .engines import Engine
 from .grid import arms, final_runs, tuning_runs
 from .planned import PlanJob, Planned, initial_network, plan_strategies
+from .private import is_private
 from .store import Store
 from .train import TrainJob, train
 
@@ -66,18 +67,21 @@ def check(study: Study) -> None:
     """
     for arm in arms(study):
         dataset = load(arm.images, study.data.folder, study.data.download)
+        if dataset.predicts_noise and is_private(arm.optimizer):
+            raise IdealGroupsError(f"{arm.images.name} cannot be trained with DP-SGD; use sgd or adamw.")
         network = initial_network(arm.network, dataset, seed=0).eval()
         try:
-            logits = network(dataset.x_train[:2])
+            outputs = network(dataset.x_val[:2])
         except RuntimeError as error:
             raise IdealGroupsError(
                 f"{arm.network} does not take images of {dataset.size} px ({error}); "
                 "set data.size to a multiple of 4, 16 or more."
             ) from None
-        if logits.shape[2:] != dataset.y_train.shape[1:]:
-            kind = "pixels" if logits.dim() == 4 else "images"
+        wanted = dataset.y_val[:2].shape if dataset.predicts_noise else (*outputs.shape[:2], *dataset.y_val.shape[1:])
+        if outputs.shape != wanted:
             raise IdealGroupsError(
-                f"{arm.network} classifies {kind}, which does not fit {arm.images.name}; use unet with NAME-scenes "
+                f"{arm.network} has outputs {tuple(outputs.shape[1:])} for one image, which do not fit "
+                f"{arm.images.name}; use unet with NAME-scenes, diffusion-unet with NAME-noise, "
                 "and the other networks with plain data sets."
             )
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from idealgroups.errors import IdealGroupsError
 
+from .diffusion import DiffusionUNet
+
 Builder = Callable[[int, int, int], nn.Module]
 
 
@@ -217,8 +219,10 @@ NETWORKS: dict[str, Builder] = {
     "resnet18": resnet((64, 128, 256, 512), blocks=2),
     "mobilenet": mobilenet(),
     "unet": lambda in_channels, num_classes, size: UNet(in_channels, num_classes),
+    "diffusion-unet": lambda in_channels, num_classes, size: DiffusionUNet(in_channels, num_classes),
 }
-"""Every network of the study by name: (in_channels, num_classes, size) → module. ``unet`` classifies pixels."""
+"""Every network of the study by name: (in_channels, num_classes, size) → module. ``unet`` classifies pixels,
+``diffusion-unet`` predicts the noise in them."""
 
 
 TIMM = "timm/"

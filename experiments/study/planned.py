@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idealgroups.errors import IdealGroupsError
@@ -18,7 +17,9 @@ from idealgroups.results import Plan
 from idealgroups.synthetic import synthetic
 
 from .config import Images
-from .data import Dataset
+from .data import Dataset, examples
+from .diffusion import add_noise
+from .losses import loss_of
 from .networks import build
 from .private import is_private
 from .variants import parse
@@ -116,20 +117,22 @@ def plan_inputs(source: str, dataset: Dataset, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(dataset.x_train), generator=generator)[:PLAN_IMAGES]
     if source == "data":
-        return dataset.x_train[chosen]
-    return synthetic((len(chosen), *dataset.x_train.shape[1:]), "pink" if source == "pink" else "noise", seed)
+        return examples(dataset, chosen, generator)[0]
+    made = synthetic((len(chosen), *dataset.x_train.shape[1:]), "pink" if source == "pink" else "noise", seed)
+    return add_noise(made, generator)[0] if dataset.predicts_noise else made
 
 
 def time_step(network: nn.Module, dataset: Dataset, batch_size: int) -> float:
     """Median seconds of a training step (forward, backward, SGD update) on a copy of the network."""
     trained = copy.deepcopy(network)
     optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9)
-    x, y = dataset.x_train[:batch_size], dataset.y_train[:batch_size]
+    rows = torch.arange(min(batch_size, len(dataset.x_train)))
+    x, y = examples(dataset, rows, torch.Generator().manual_seed(0))
     seconds = []
     for _ in range(TIMED_STEPS + 1):
         started = time.perf_counter()
         optimizer.zero_grad()
-        F.cross_entropy(trained(x), y).backward()  # type: ignore[no-untyped-call]
+        loss_of(trained(x), y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])

@@ -19,7 +19,10 @@ from .config import Run
 
 @dataclass(frozen=True)
 class Result:
-    """One finished run, as the report sees it; ``record`` is the whole line. Losses of a diverged run are infinite."""
+    """One finished run, as the report sees it; ``record`` is the whole line. Losses of a diverged run are infinite.
+
+    ``test_accuracy`` is NaN where nothing is classified.
+    """
 
     run: Run
     groups: tuple[int, ...] | None
@@ -37,7 +40,7 @@ class Result:
             groups=None if groups is None else tuple(groups),
             val_loss=_loss(record["val_loss"]),
             test_loss=_loss(record["test_loss"]),
-            test_accuracy=0.0 if record["test_accuracy"] is None else float(record["test_accuracy"]),
+            test_accuracy=_accuracy(record["test_accuracy"], diverged=record["test_loss"] is None),
             record=record,
         )
 
@@ -79,6 +82,12 @@ def read_results(paths: Iterable[str | Path]) -> list[Result]:
 
 def _loss(value: float | None) -> float:
     return math.inf if value is None else float(value)
+
+
+def _accuracy(value: float | None, diverged: bool) -> float:
+    if value is None:
+        return 0.0 if diverged else math.nan
+    return float(value)
 
 
 def _rounded(value: Any) -> Any:

@@ -64,7 +64,7 @@ def arm_table(rows: Mapping[str, Row]) -> Table:
                 f"{row.common_decades:.2f}",
                 _bold(_number(loss.mean), math.isclose(loss.mean, least)),
                 _span(loss),
-                f"{100 * _mean(row.test_error):.2f}",
+                _percent(_mean(row.test_error)),
                 str(len(row.test_loss)),
             )
         )
@@ -280,6 +280,10 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return "–"
     return "diverged" if math.isinf(value) else f"{value:.4g}"
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def _signed(value: float) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idealgroups.api import apply
@@ -18,7 +17,8 @@ from idealgroups.results import Plan
 from ..common.stepping import fast_step
 from ..common.training import make_optimizer, train_epoch
 from .config import Images, Run
-from .data import Dataset
+from .data import Dataset, examples
+from .losses import loss_of
 from .machine import describe_machine, pick_device
 from .planned import initial_network
 from .private import is_private, make_private
@@ -115,15 +115,15 @@ def train(job: TrainJob, dataset: Dataset) -> Outcome:
 
 @torch.no_grad()
 def evaluate(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and the share of right labels (of pixels, where pixels are classified)."""
+    """Mean loss and share of right labels (of pixels, where pixels are classified; NaN where noise is predicted)."""
     network.eval()
     loss = torch.zeros((), device=x.device, dtype=torch.float64)
     right = torch.zeros((), device=x.device, dtype=torch.float64)
     for start in range(0, len(x), EVALUATION_BATCH):
         labels = y[start : start + EVALUATION_BATCH]
-        logits = network(x[start : start + EVALUATION_BATCH])
-        loss += F.cross_entropy(logits, labels, reduction="sum").double()
-        right += (logits.argmax(1) == labels).sum()
+        outputs = network(x[start : start + EVALUATION_BATCH])
+        loss += loss_of(outputs, labels, "sum").double()
+        right += math.nan if y.is_floating_point() else (outputs.argmax(1) == labels).sum()
     return float(loss) / y.numel(), float(right) / y.numel()
 
 
@@ -136,7 +136,7 @@ def _network(run: Run, plan: dict[str, Any] | None, dataset: Dataset) -> nn.Modu
 
 
 def _loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(network(x), y)
+    return loss_of(network(x), y)
 
 
 def _batches(
@@ -147,10 +147,10 @@ def _batches(
     mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
     for start in range(0, count - batch_size + 1, batch_size):
         rows = order[start : start + batch_size]
-        x, y = dataset.x_train[rows], dataset.y_train[rows]
+        x, y = examples(dataset, rows, generator)
         if flip:
             mirror = mirrored[rows].to(x.device)
-            x = torch.where(mirror[:, None, None, None], x.flip(-1), x)
-            if y.dim() == 3:
-                y = torch.where(mirror[:, None, None], y.flip(-1), y)
+            x = torch.where(mirror.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
+            if y.dim() > 1:
+                y = torch.where(mirror.view(-1, *[1] * (y.dim() - 1)), y.flip(-1), y)
         yield x.contiguous(memory_format=torch.channels_last), y

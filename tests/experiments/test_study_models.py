@@ -14,14 +14,15 @@ NORMS = {
     "plain9": [32] * 3 + [64] * 3 + [128] * 3,
     "plain15": [32] * 15,
     "unet": [16, 16, 32, 32, 64, 64, 32, 32, 16, 16],
+    "diffusion-unet": [32, 32, 32, 64, 64, 128, 128, 128, 192, 64, 96, 32, 32],
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_trains_on_small_images(name: str) -> None:
-    network = build(name, 1, 10, 8)
-    logits = network(torch.randn(4, 1, 8, 8))
-    assert logits.shape == ((4, 10, 8, 8) if name == "unet" else (4, 10))
+    network = build(name, 2, 10, 8)
+    logits = network(torch.randn(4, 2, 8, 8))
+    assert logits.shape == ((4, 10, 8, 8) if name in ("unet", "diffusion-unet") else (4, 10))
     F.cross_entropy(logits, torch.zeros(logits.shape[:1] + logits.shape[2:], dtype=torch.long)).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
