@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from statistics import median
+
 import pytest
 
 import idealgroups as ig
 import networks
-from idealgroups.repeats import LayerRange
+from idealgroups.repeats import LayerRange, Repeats
 from idealgroups.synthetic import synthetic
+from idealgroups.text import signed
 
 
 def test_ranges_by_hand() -> None:
@@ -36,3 +40,14 @@ def test_the_table_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("COLUMNS", "80")
     shown = str(ig.repeat(networks.plain(width=16, depth=2), lambda seed: synthetic((4, 3, 8, 8), seed=seed), 2))
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_equal_ends_of_a_range_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    found = ig.repeat(networks.plain(), lambda seed: synthetic((4, 3, 16, 16), seed=seed), times=2)
+    same = Repeats(plans=(found.plans[0],) * 2)
+    trend = signed(found.plans[0].trend_after)
+    size = median(site.group_size for site in found.plans[0].sites)
+    assert f"2 plans: the median group size is {size:g}, the trend {trend}; " in str(same)
+    other = replace(found.plans[0], after=None)  # not measured
+    assert "the trend –; " in str(Repeats(plans=(other, other)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -13,7 +13,7 @@ from .api import plan
 from .errors import IdealGroupsError
 from .measuring.observation import Optimizer
 from .results import Plan
-from .text import output_width, paragraph
+from .text import output_width, paragraph, signed
 from .theory.formulas import divisors
 from .theory.strategies import Strategy
 
@@ -62,16 +62,21 @@ class Repeats:
         lines = [f"{'layer':<{width}}  channels  group size  median"]
         for layer in layers:
             low, high = min(layer.group_sizes), max(layer.group_sizes)
-            sizes = str(low) if low == high else f"{low} to {high}"
+            sizes = _range([str(low), str(high)])
             lines.append(f"{layer.name:<{width}}  {layer.num_channels:>8}  {sizes:>10}  {layer.median:>6g}")
-        medians = [median(site.group_size for site in one.sites) for one in self.plans]
-        trends = [one.trend_after for one in self.plans]
+        medians = sorted(median(site.group_size for site in one.sites) for one in self.plans)
+        trends = sorted(one.trend_after for one in self.plans)
         summary = (
-            f"{len(self.plans)} plans: the median group size is {min(medians):g} to {max(medians):g}, "
-            f"the trend {min(trends):+.2f} to {max(trends):+.2f}; "
+            f"{len(self.plans)} plans: the median group size is {_range([f'{size:g}' for size in medians])}, "
+            f"the trend {_range([signed(trend) for trend in trends])}; "
             f"{sum(layer.steps <= 1 for layer in layers)} of {len(layers)} layers move by one divisor at most"
         )
         return "\n".join([*lines, "", paragraph(summary, output_width())])
+
+
+def _range(texts: Sequence[str]) -> str:
+    """Return the first and the last of several numbers, or the one number."""
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
 
 
 def repeat(

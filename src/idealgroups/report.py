@@ -24,12 +24,13 @@ body { margin: 0 auto; padding: 1.2em; max-width: 62em; background: var(--paper)
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.4em; overflow-wrap: anywhere; } h2 { font-size: 1.1em; margin-top: 2em; }
 .verdict { border-left: .4em solid var(--after); padding: .5em 1em; background: rgba(128, 128, 128, .12); }
-.wide { overflow-x: auto; } .wide svg { width: 100%; min-width: 40em; height: auto; }
+.wide { overflow-x: auto; } .wide svg { width: 100%; max-width: 46em; height: auto; }
 pre { overflow-x: auto; padding: .8em; background: rgba(128, 128, 128, .12); }
 dt { font-weight: 600; } dd { margin: 0 0 .5em 0; } footer { margin-top: 2em; color: var(--faint); font-size: .85em; }
 .idealgroups { font-size: 14px; max-width: none; }
-@media (max-width: 40em) { body { padding: .7em; } .idealgroups th, .idealgroups td { padding: .1em .3em; }
-  .idealgroups { font-size: 12px; } .idealgroups td:first-child { min-width: 10em; }
+@media (max-width: 40em) { body { padding: .7em; } .wide svg { min-width: 27em; }
+  .idealgroups th, .idealgroups td { padding: .1em .3em; } .idealgroups { font-size: 12px; }
+  .idealgroups td:first-child { min-width: 10em; }
   .idealgroups .bar { width: 3.5em; } }
 @media print { .wide { overflow: visible; } .wide svg { min-width: 0; } }
 """.strip()

@@ -17,6 +17,7 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from idealgroups.pictures.curves import _name_factors
 from idealgroups.pictures.figures import measurement_figure, plan_figure
@@ -232,3 +233,36 @@ def test_names_are_text_whatever_they_hold(tmp_path: Path) -> None:
 
 def test_a_notebook_gets_a_picture() -> None:
     assert PLAN.plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def shown_texts(figure: Figure) -> list[Text]:
+    return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+
+
+def many_layers(name: str) -> ig.Plan:
+    names = [f"{name}{i // 9}.{i % 9}" for i in range(54)]
+    layers = tuple(WeightGradient(name=f"{one}.conv.weight", relative=math.exp(-i / 9)) for i, one in enumerate(names))
+    return dataclasses.replace(
+        PLAN,
+        model="library:a_network_with_a_very_long_name_of_many_words_and_options",
+        sites=tuple(site(f"{one}.norm", 256, 2 ** (i % 9)) for i, one in enumerate(names)),
+        before=Gradients(layers=layers),
+        after=Gradients(layers=layers),
+    )
+
+
+@pytest.mark.parametrize("name", ["layer", "a_block_with_a_long_name."])
+def test_all_text_is_inside_the_picture_and_large_enough_for_a_phone(name: str) -> None:
+    plan = many_layers(name)
+    before = plan.before
+    assert before is not None
+    measured = ig.Measurement(model=plan.model, input="8x3x224x224", seed=0, gradients=before)
+    strategies = ("isometric", "uniform-group-size", "fixed-32")
+    compared = ig.Comparison(tuple(dataclasses.replace(plan, strategy=strategy) for strategy in strategies))
+    for figure in (plan.plot(), measured.plot(), compared.plot()):
+        figure.draw_without_rendering()
+        for text in shown_texts(figure):
+            box = text.get_window_extent()
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text.get_text()
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text.get_text()
+            assert text.get_fontsize() / 72 * 390 / figure.get_figwidth() > 7  # pixels on a screen 390 wide

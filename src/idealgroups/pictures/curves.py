@@ -80,9 +80,10 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], axis: Depth, lowest: float 
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.01, 0.985),
-        ncols=4,
+        ncols=2,
         borderaxespad=0.2,
         columnspacing=1.5,
+        labelspacing=0.25,
         handlelength=2.2,
     )
     separate(axes, axis)

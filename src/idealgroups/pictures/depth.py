@@ -49,7 +49,7 @@ def separate(axes: Axes, axis: Depth) -> None:
 
 def name_stages(axes: Axes, axis: Depth, width: float = WIDTH - LEFT - RIGHT) -> None:
     """Write the names of the stages below an axes of ``width`` inches; where there is no room, the longest ones."""
-    size, slot = 8, width / axis.count
+    size, slot = 9, width / axis.count
     parents = [stage.name.rpartition(".")[0] for stage in axis.stages]
     families: list[tuple[Stage, str]] = []
     for parent, members in groupby(axis.stages, key=lambda stage: stage.name.rpartition(".")[0]):
@@ -62,7 +62,7 @@ def name_stages(axes: Axes, axis: Depth, width: float = WIDTH - LEFT - RIGHT) ->
     ]
     transform = axes.get_xaxis_transform()
     what = "weight layer" if axis.weights else "norm"
-    step = 0.155 / (axes.get_position().height * axes.figure.get_figheight())  # type: ignore[union-attr]
+    step = 0.17 / (axes.get_position().height * axes.figure.get_figheight())  # type: ignore[union-attr]
     for row, names in ((0.35, words), (1.3, families)):
         for stage, text in _fitting(names, slot, size, width):
             middle = (stage.start + stage.stop - 1) / 2
@@ -73,7 +73,6 @@ def name_stages(axes: Axes, axis: Depth, width: float = WIDTH - LEFT - RIGHT) ->
         f"{plural(axis.count, what)} in the order in which they run",
         ha="center",
         va="top",
-        fontsize=9,
         transform=transform,
     )
 

@@ -17,7 +17,7 @@ from ..text import shorten, signed
 from .curves import Curve, allowed, draw_curves
 from .depth import Depth, name_stages
 from .groups import draw_groups, draw_residuals, draw_sizes
-from .style import AFTER, BEFORE, FAINT, INK, PAPER, STYLE, WIDTH, Picture, caption, panels
+from .style import AFTER, BEFORE, FAINT, INK, PAPER, STYLE, WIDTH, Picture, caption, foot, panels, write_title
 
 if TYPE_CHECKING:
     from ..results import Measurement, Plan
@@ -30,18 +30,19 @@ def plan_figure(plan: Plan, captioned: bool = True) -> Figure:
     axis = Depth.of(weights, [site.name for site in plan.sites])
     title = f"{plan.model} on {plan.input}, {plan.strategy}"
     curves = _curves_of(plan)
+    text = plan_caption(plan) if captioned else None
     if _is_calibrated(plan) or curves:
-        figure, (top, bottom) = panels((2.6, 1.7), title, captioned)
+        figure, (top, bottom) = panels((2.5, 1.6), title, text, rows=1 if _is_calibrated(plan) else 2)
         if _is_calibrated(plan):
             draw_residuals(top, plan, axis)
         else:
             draw_curves(top, curves, axis, plan.lowest_trend)
     else:
-        figure, (bottom,) = panels((2.2,), title, captioned)
+        figure, (bottom,) = panels((2.2,), title, text, rows=1)
     draw_groups(bottom, plan.sites, axis)
     name_stages(bottom, axis)
-    if captioned:
-        caption(figure, plan_caption(plan))
+    if text is not None:
+        caption(figure, text)
     return figure
 
 
@@ -85,10 +86,11 @@ def measurement_figure(measured: Sequence[tuple[str, Measurement]], lowest: floa
         Curve(title, one.gradients, *look)
         for (title, one), look in zip(measured, [*looks, (INK, "^", ":")], strict=False)
     ]
-    figure, (axes,) = panels((3.0,), f"{first.model} on {first.input}")
+    text = "Good: a level line. Then first and last layers take relative steps of like size."
+    figure, (axes,) = panels((3.0,), f"{first.model} on {first.input}", text, rows=(len(curves) + 3) // 2)
     draw_curves(axes, curves, axis, lowest, "isometric" if lowest is None else "good")
     name_stages(axes, axis)
-    caption(figure, "Good: a level line. Then first and last layers take relative steps of like size.")
+    caption(figure, text)
     return figure
 
 
@@ -98,17 +100,19 @@ def comparison_figure(plans: Sequence[Plan]) -> Figure:
     take = verdict.chosen([trends_of(plan) for plan in plans])
     first = plans[0]
     axis = Depth.of([], [site.name for site in first.sites])
-    row = 0.3
-    height = row * len(plans) + 1.75
+    text = "Good: a dot inside the band, or as near to it as a network allows. Bold: the one to take."
+    row = 0.32
+    base = 0.68 + foot(text)
+    height = row * len(plans) + base + 0.9
     figure = Picture(figsize=(WIDTH, height))
-    bottom, tall = 0.95 / height, row * len(plans) / height
-    left = figure.add_axes((1.45 / WIDTH, bottom, 2.75 / WIDTH, tall))
-    right = figure.add_axes((4.45 / WIDTH, bottom, 4.35 / WIDTH, tall))
-    figure.text(0.16 / WIDTH, 1 - 0.24 / height, f"{first.model} on {first.input}", weight="bold", va="center")
+    bottom, tall, strips = base / height, row * len(plans) / height, 2.95
+    left = figure.add_axes((1.45 / WIDTH, bottom, 1.65 / WIDTH, tall))
+    right = figure.add_axes((3.3 / WIDTH, bottom, strips / WIDTH, tall))
+    write_title(figure, f"{first.model} on {first.input}")
     _draw_trends(left, plans, take)
     draw_sizes(right, plans, axis)
-    name_stages(right, axis, width=4.35)
-    caption(figure, "Good: a dot inside the band, or as near to it as a network allows. Bold: the one to take.")
+    name_stages(right, axis, width=strips)
+    caption(figure, text)
     return figure
 
 
@@ -137,9 +141,7 @@ def _draw_trends(axes: Axes, plans: Sequence[Plan], take: int) -> None:
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 0.99),
-        ncols=2,
         borderaxespad=0.2,
-        columnspacing=1.2,
+        labelspacing=0.25,
         handlelength=1.4,
-        fontsize=8,
     )

@@ -48,17 +48,25 @@ def draw_groups(axes: Axes, sites: Sequence[Site], axis: Depth) -> None:
     scale = _Colors([site.group_size for site in sites])
     slot = (WIDTH - LEFT - RIGHT) / axis.count
     texts = [
-        (0.075 * len(str(site.num_groups)), slot * width) for (_, width), site in zip(axis.norms, sites, strict=True)
+        (0.085 * len(str(site.num_groups)), slot * width) for (_, width), site in zip(axis.norms, sites, strict=True)
     ]
     upright = all(text <= room for text, room in texts)
-    written = upright or all(room > 0.105 for _, room in texts)
+    written = upright or all(room > 0.098 for _, room in texts)
     for (x, width), site in zip(axis.norms, sites, strict=True):
         bar = min(0.86 * width, WIDEST_BAR / slot)
         top = math.log2(site.num_groups)
         axes.bar(x, top + 0.5, bar, -0.5, color=scale.of(site.group_size), edgecolor=FAINT, lw=0.4)
         if written:
             turn = 0 if upright else 90
-            axes.text(x, top + 0.12, str(site.num_groups), ha="center", va="bottom", fontsize=7.5, rotation=turn)
+            axes.text(
+                x,
+                top + 0.12,
+                str(site.num_groups),
+                ha="center",
+                va="bottom",
+                fontsize=8 if upright else 7,
+                rotation=turn,
+            )
         if site.groups_before is not None:
             before = [math.log2(site.groups_before)] * 2
             axes.plot([x - bar / 2, x + bar / 2], before, color=BEFORE, lw=1.8, solid_capstyle="butt")
@@ -70,8 +78,9 @@ def draw_groups(axes: Axes, sites: Sequence[Site], axis: Depth) -> None:
     axes.set_ylabel("groups")
     axes.spines["right"].set_visible(False)
     axes.xaxis.set_major_locator(NullLocator())
-    handles: list[Artist] = [*scale.legend()]
-    if any(site.groups_before is not None for site in sites):
+    grouped = any(site.groups_before is not None for site in sites)
+    handles: list[Artist] = [*scale.legend(5 if grouped else 7)]
+    if grouped:
         (tick,) = axes.plot([], [], color=BEFORE, lw=1.8, label="groups before")
         handles.append(tick)
     axes.legend(
@@ -99,15 +108,14 @@ def draw_sizes(axes: Axes, plans: Sequence[Plan], axis: Depth) -> None:
     axes.yaxis.set_major_locator(NullLocator())
     axes.xaxis.set_major_locator(NullLocator())
     axes.legend(
-        handles=scale.legend(10),
+        handles=scale.legend(5),
         loc="lower left",
         bbox_to_anchor=(-0.01, 0.99),
-        ncols=10,
+        ncols=5,
         borderaxespad=0.2,
         columnspacing=0.7,
         handlelength=0.8,
         handletextpad=0.3,
-        fontsize=8,
     )
     separate(axes, axis)
 
@@ -124,7 +132,7 @@ class _Colors:
         red, green, blue, alpha = SIZE_COLORS(0.12 + 0.8 * share)
         return red, green, blue, alpha
 
-    def legend(self, most: int = 12) -> list[Patch]:
+    def legend(self, most: int) -> list[Patch]:
         """At most so many patches, the first with the name of what is colored; the smallest and the largest size."""
         shown = self.sizes
         if len(shown) > most:

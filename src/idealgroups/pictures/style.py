@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,27 @@ BEFORE, AFTER = "#d55e00", "#0072b2"
 DARK = {INK: "#e6edf3", FAINT: "#7d8590", PAPER: "#0d1117", BEFORE: "#f0883e", AFTER: "#58a6ff"}
 """What these colors become on a dark page."""
 
-WIDTH, LEFT, RIGHT = 9.0, 0.78, 0.72
-"""Inches: of a figure, and of its margins left and right of the axes."""
+WIDTH, LEFT, RIGHT = 6.4, 0.82, 0.7
+"""Inches: of a figure, and of its margins left and right of the axes. A phone shows it at about four tenths."""
+
+LINE, LETTERS, BOLD_LETTERS = 0.19, 84, 68
+"""Inches: the height of a line of text; the letters of a line across a figure, plain and bold."""
 
 POINTS = 72
 ENDINGS = (".png", ".svg", ".pdf")
 
 STYLE: Any = {
-    "font.size": 9,
+    "font.size": 10,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
-    "axes.titlesize": 10,
+    "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 9.5,
     "svg.hashsalt": "idealgroups",
     "svg.fonttype": "none",
     "text.parse_math": False,  # the name of a model may hold a dollar
@@ -53,9 +57,16 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
-def panels(heights: Sequence[float], title: str, captioned: bool = True) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels one below the other, of the given heights in inches, and room for a caption."""
-    gap, above, below = 0.42, 0.62, 0.95 if captioned else 0.6
+def panels(heights: Sequence[float], title: str, text: str | None, rows: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure with panels one below the other, below a title.
+
+    Args:
+        heights: of the panels, in inches.
+        title: one or more lines.
+        text: what :func:`caption` writes below everything; None for no caption.
+        rows: of the legend above the first panel.
+    """
+    gap, above, below = 0.46, 0.3 + 0.2 * rows + LINE * _lines(title, BOLD_LETTERS), 0.68 + foot(text)
     total = sum(heights) + gap * (len(heights) - 1) + above + below
     figure = Picture(figsize=(WIDTH, total))
     inner, at, found = (WIDTH - LEFT - RIGHT) / WIDTH, total - above, []
@@ -63,13 +74,29 @@ def panels(heights: Sequence[float], title: str, captioned: bool = True) -> tupl
         at -= height
         found.append(figure.add_axes((LEFT / WIDTH, at / total, inner, height / total)))
         at -= gap
-    figure.text(0.16 / WIDTH, 1 - 0.2 / total, title, weight="bold", va="center")
+    write_title(figure, title)
     return figure, found
 
 
+def write_title(figure: Figure, title: str) -> None:
+    """Write a title above everything."""
+    x, y = 0.12 / WIDTH, 1 - 0.1 / figure.get_figheight()
+    figure.text(x, y, textwrap.fill(title, BOLD_LETTERS), weight="bold", va="top", linespacing=1.25)
+
+
 def caption(figure: Figure, text: str) -> None:
-    """Write one line below everything."""
-    figure.text(0.16 / WIDTH, 0.18 / figure.get_figheight(), text, va="center", color=INK, fontsize=9)
+    """Write a text below everything."""
+    x, y = 0.12 / WIDTH, 0.1 / figure.get_figheight()
+    figure.text(x, y, textwrap.fill(text, LETTERS), va="bottom", linespacing=1.25)
+
+
+def foot(text: str | None) -> float:
+    """Return the height of a caption in inches."""
+    return 0.0 if text is None else 0.12 + LINE * _lines(text, LETTERS)
+
+
+def _lines(text: str, letters: int) -> int:
+    return len(textwrap.wrap(text, letters))
 
 
 def check_target(path: str | Path) -> None:
