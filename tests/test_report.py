@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import idealgroups as ig
+from idealgroups.repeats import Repeats
 from test_frames import MEASURED
-from test_tables import BATCH_NORM, CALIBRATED, PLAN, site
+from test_tables import BATCH_NORM, CALIBRATED, PLAN, UNIFORM, site
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "br", "img", "hr"}
@@ -94,7 +95,10 @@ def test_names_are_escaped_everywhere() -> None:
 
     layer = replace(MEASURED.gradients.layers[0], name=evil)
     measured = replace(MEASURED, model=evil, gradients=replace(MEASURED.gradients, layers=(layer,), silent=(evil,)))
-    for text in (report(odd), odd._repr_html_(), measured._repr_html_()):
+    for text in (
+        report(odd),
+        *(one._repr_html_() for one in (odd, measured, ig.Comparison((odd,)), Repeats(plans=(odd, odd)))),
+    ):
         page = Page(text)
         assert "script" not in {tag for tag, _ in page.tags}
         assert evil in page.text
@@ -115,6 +119,18 @@ def test_a_notebook_highlights_what_changes() -> None:
     assert [one.get("class") for one in changed] == [None, None, "changed", "changed", "changed"]
     assert "changed" not in BATCH_NORM._repr_html_().partition("</style>")[2]
     assert "<script" not in PLAN._repr_html_() + MEASURED._repr_html_()
+
+
+def test_a_notebook_shows_a_comparison_as_a_table_with_the_one_to_take_in_bold() -> None:
+    text = ig.Comparison((UNIFORM, PLAN))._repr_html_()
+    assert re.findall(r"<td><strong>(.*?)</strong></td>", text)[0] == "isometric"
+    assert "fixed-32" in Page(text).text
+    assert "verdict: take isometric" in Page(text).text
+
+
+def test_a_notebook_shows_the_ranges_of_several_plans_as_a_table() -> None:
+    text = Page(Repeats(plans=(PLAN, PLAN))._repr_html_()).text
+    assert "2 plans: the median group size is 16, the trend +0.00; 5 of 5 layers" in text
 
 
 def test_bars_grow_with_the_number_of_groups() -> None:

@@ -387,6 +387,8 @@ def test_norms_that_did_not_run_are_announced() -> None:
         (lambda: ig.convert(body(), IMAGES, include=3), "3 is no pattern"),
         (lambda: ig.convert(Around(), IMAGES, exclude="body"), r"write 'body\.\*'"),
         (lambda: ig.Plan.load(None), "a path is a str or a Path, not None"),
+        (lambda: ig.norm_layer("plan.json", body), "a Plan is needed, not a str"),  # type: ignore[arg-type]
+        (lambda: ig.norm_layer(ig.plan(body(), IMAGES), body()), "build is a network, not the function"),
         (lambda: ig.norm_layer(ig.plan(body(), IMAGES), body), "raised TypeError: .*takes norm_layer"),
         (lambda: ig.norm_layer(ig.plan(body(), IMAGES), lambda norm_layer: 3), "returned a int"),
         (lambda: ig.plan(body(), IMAGES.numpy()), "hold a NumPy array"),

@@ -13,6 +13,7 @@ from . import verdict
 from .errors import IdealGroupsError
 from .extras import require
 from .frames import comparison_rows, frame
+from .markup import comparison_html
 from .measuring.loss import Loss
 from .measuring.observation import Optimizer
 from .planner import SHARED_PASSES, TYPICAL_PASSES, Survey
@@ -56,6 +57,9 @@ class Comparison(Sequence[Plan]):
 
     def __str__(self) -> str:
         return comparison_text(self.plans)
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self.plans)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw the trend of every strategy beside its group sizes over depth.

@@ -8,7 +8,17 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from . import verdict
-from .tables import notes_of, residual_of, runs_of, summary_of, verdict_of
+from .tables import (
+    comparison_cells,
+    comparison_texts,
+    comparison_verdict,
+    notes_of,
+    residual_of,
+    runs_of,
+    summary_of,
+    trends_of,
+    verdict_of,
+)
 from .text import decimal, plural, signed
 
 if TYPE_CHECKING:
@@ -54,6 +64,22 @@ def measurement_html(measurement: Measurement) -> str:
     return _part(measurement_table(measurement), texts, verdict.measured(measurement.trend))
 
 
+def comparison_html(plans: Sequence[Plan]) -> str:
+    """Return a comparison as a part of a page; the row of the plan to take is bold."""
+    header, cells = comparison_cells(plans)
+    take = verdict.chosen([trends_of(plan) for plan in plans])
+    rows = [
+        ([f"<strong>{escape(cell)}</strong>" if index == take else escape(cell) for cell in row], "")
+        for index, row in enumerate(cells)
+    ]
+    return _part(_table(header, rows), comparison_texts(plans), comparison_verdict(plans))
+
+
+def ranges_html(header: Sequence[str], rows: Sequence[Sequence[str]], text: str) -> str:
+    """Return the table of several plans of one network as a part of a page, with what it shows."""
+    return _part(_table(header, [([escape(cell) for cell in row], "") for row in rows]), [text])
+
+
 def plan_table(plan: Plan) -> str:
     """Return the table of a plan. Bars are logarithmic; rows are highlighted where a group norm gets another number."""
     grouped = any(site.groups_before is not None for site in plan.sites)
@@ -90,9 +116,9 @@ def measurement_table(measurement: Measurement) -> str:
     return _table(["weight layer", "u", "log u − mean", "", "u / mean"], rows)
 
 
-def _part(table: str, texts: Sequence[str], said: str) -> str:
+def _part(table: str, texts: Sequence[str], said: str = "") -> str:
     paragraphs = "".join(f'<p class="small">{escape(text)}</p>' for text in texts)
-    last = f"<p><strong>verdict: {escape(said)}</strong></p>"
+    last = f"<p><strong>verdict: {escape(said)}</strong></p>" if said else ""
     return f'<div class="idealgroups"><style>{STYLE}</style>{table}{paragraphs}{last}</div>'
 
 

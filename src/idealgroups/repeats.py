@@ -11,11 +11,15 @@ from torch import nn
 
 from .api import plan
 from .errors import IdealGroupsError
+from .markup import ranges_html
 from .measuring.observation import Optimizer
+from .names import short_names
 from .results import Plan
-from .text import output_width, paragraph, signed
+from .text import columns, for_output, output_width, paragraph, room_for_names, signed
 from .theory.formulas import divisors
 from .theory.strategies import Strategy
+
+HEADER = ("layer", "channels", "group size", "median")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,26 +61,34 @@ class Repeats:
         )
 
     def __str__(self) -> str:
-        layers = self.layers
-        width = max(len("layer"), *(len(layer.name) for layer in layers))
-        lines = [f"{'layer':<{width}}  channels  group size  median"]
-        for layer in layers:
-            low, high = min(layer.group_sizes), max(layer.group_sizes)
-            sizes = _range([str(low), str(high)])
-            lines.append(f"{layer.name:<{width}}  {layer.num_channels:>8}  {sizes:>10}  {layer.median:>6g}")
+        width, rows = output_width(), self._rows()
+        names = short_names([[name] for name, *_ in rows], room_for_names(HEADER, rows, width))
+        table = columns(HEADER, [[name, *numbers] for name, (_, *numbers) in zip(names, rows, strict=True)])
+        return for_output("\n".join([*table, "", paragraph(self._summary(), width)]))
+
+    def _repr_html_(self) -> str:
+        return ranges_html(HEADER, self._rows(), self._summary())
+
+    def _rows(self) -> list[list[str]]:
+        return [
+            [layer.name, str(layer.num_channels), _range(sorted(layer.group_sizes)), f"{layer.median:g}"]
+            for layer in self.layers
+        ]
+
+    def _summary(self) -> str:
         medians = sorted(median(site.group_size for site in one.sites) for one in self.plans)
-        trends = sorted(one.trend_after for one in self.plans)
-        summary = (
+        trends = [signed(trend) for trend in sorted(one.trend_after for one in self.plans)]
+        layers = self.layers
+        return (
             f"{len(self.plans)} plans: the median group size is {_range([f'{size:g}' for size in medians])}, "
-            f"the trend {_range([signed(trend) for trend in trends])}; "
+            f"the trend {_range(trends)}; "
             f"{sum(layer.steps <= 1 for layer in layers)} of {len(layers)} layers move by one divisor at most"
         )
-        return "\n".join([*lines, "", paragraph(summary, output_width())])
 
 
-def _range(texts: Sequence[str]) -> str:
+def _range(values: Sequence[object]) -> str:
     """Return the first and the last of several numbers, or the one number."""
-    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
+    return f"{values[0]}" if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
 
 
 def repeat(

@@ -92,12 +92,20 @@ def measurement_text(measured: Sequence[tuple[str, Measurement]], width: int | N
 def comparison_text(plans: Sequence[Plan], width: int | None = None) -> str:
     """Return one row for each plan of one network, with a mark at the one to take, and why to take it."""
     width = output_width() if width is None else width
-    rows = [trends_of(plan) for plan in plans]
-    take = verdict.chosen(rows)
-    header = ["  strategy", "trend", "spread", "worst gain", "groups", "group size", "smallest"]
-    cells = [
+    header, cells = comparison_cells(plans)
+    take = verdict.chosen([trends_of(plan) for plan in plans])
+    rows = [[f"{'>' if index == take else ' '} {name}", *row] for index, (name, *row) in enumerate(cells)]
+    texts = [*comparison_texts(plans), f"verdict: {comparison_verdict(plans)}"]
+    header[0] = f"  {header[0]}"
+    return for_output("\n".join([*columns(header, rows), "", *(paragraph(text, width) for text in texts)]))
+
+
+def comparison_cells(plans: Sequence[Plan]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and one row of cells for each plan of one network."""
+    header = ["strategy", "trend", "spread", "worst gain", "groups", "group size", "smallest"]
+    return header, [
         [
-            f"{'>' if index == take else ' '} {plan.strategy}",
+            plan.strategy,
             signed(plan.trend_after),
             decimal(plan.spread_after, 2),
             decimal(max(site.gain for site in plan.sites), 2),
@@ -105,16 +113,23 @@ def comparison_text(plans: Sequence[Plan], width: int | None = None) -> str:
             f"{np.median([site.group_size for site in plan.sites]):g}",
             str(min(site.group_elements for site in plan.sites)),
         ]
-        for index, plan in enumerate(plans)
+        for plan in plans
     ]
+
+
+def comparison_texts(plans: Sequence[Plan]) -> list[str]:
+    """Return what the columns of a comparison mean, and what was compared."""
     first = plans[0]
-    texts = [
+    return [
         "group size: the median over the layers, in channels. smallest: the elements of the smallest group.",
         f"{first.model} on {first.input}, seed {first.seed}. As it is: trend {signed(first.trend_before)}, spread "
         f"{decimal(first.spread_before, 2)}.",
-        f"verdict: {verdict.compared([plan.strategy for plan in plans], rows)}",
     ]
-    return for_output("\n".join([*columns(header, cells), "", *(paragraph(text, width) for text in texts)]))
+
+
+def comparison_verdict(plans: Sequence[Plan]) -> str:
+    """Say in words which plan to take."""
+    return verdict.compared([plan.strategy for plan in plans], [trends_of(plan) for plan in plans])
 
 
 def trends_of(plan: Plan) -> verdict.Trends:

@@ -31,6 +31,16 @@ class Work:
     norms: Mapping[str, Norm] = field(default_factory=dict)
 
 
+def check_plan(plan: Planned) -> None:
+    """Refuse what is no plan.
+
+    Raises:
+        IdealGroupsError: it is none.
+    """
+    if not isinstance(plan, Planned):
+        raise IdealGroupsError(f"a Plan is needed, not a {type(plan).__name__}; make one with idealgroups.plan.")
+
+
 def match(model: nn.Module, plan: Planned, patterns: Patterns) -> Work:
     """Match every layer of the plan with one of the model.
 
@@ -41,8 +51,7 @@ def match(model: nn.Module, plan: Planned, patterns: Patterns) -> Work:
         UserWarning: the model has layers that the plan says nothing about, or that did not run when it was made; its
             weights have other names or shapes than those of the network that the plan was made for.
     """
-    if not isinstance(plan, Planned):
-        raise IdealGroupsError(f"a Plan is needed, not a {type(plan).__name__}; make one with idealgroups.plan.")
+    check_plan(plan)
     modules = dict(model.named_modules(remove_duplicate=False))
     found = inventory(model, patterns.why_not)
     first = {id(module): name for name, module in model.named_modules()}

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import IdealGroupsError, one_line
 from ..norms.group_norm_act import GroupNormAct
 from ..records import Planned, Site
+from .matching import check_plan
 from .travel import carry
 
 NormLayer = Callable[..., nn.GroupNorm]
@@ -38,8 +39,8 @@ def norm_layer(
         eps: of all layers; networks that pass ``eps`` themselves have their own, and so has a calibrated plan.
 
     Raises:
-        IdealGroupsError: the plan is for another network, or some layers are not made with ``norm_layer``. The factory
-            raises it too, at the first layer that differs from the trial.
+        IdealGroupsError: ``plan`` is no plan, ``build`` is a network, the plan is for another network, or some layers
+            are not made with ``norm_layer``. The factory raises it too, at the first layer that differs from the trial.
 
     >>> def build(norm_layer):
     ...     return nn.Sequential(nn.Conv2d(3, 8, 3), norm_layer(8), nn.ReLU())
@@ -48,6 +49,12 @@ def norm_layer(
     >>> build(norm_layer=norm_layer(plan, build))[1].num_groups
     2
     """
+    check_plan(plan)
+    if isinstance(build, nn.Module):
+        raise IdealGroupsError(
+            "build is a network, not the function that builds it; give that function, or convert the network with "
+            "idealgroups.apply."
+        )
     style = _Style(act_layer, eps)
     order = _trial(plan, build, style)
     calls = iter(enumerate(order, start=1))
