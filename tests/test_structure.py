@@ -43,6 +43,8 @@ def modules(folder: Path) -> dict[str, Path]:
 def imported(tree: ast.AST, package: str) -> Iterator[str]:
     """Every absolute name that is imported, in functions too; not what only type checkers read."""
     for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.expr):  # holds no statement, and most nodes are below one
+            continue
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         if isinstance(node, ast.Import):
