@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from experiments.common.markdown import Table, minus
+from experiments.common.markdown import Table, minus, table
 from experiments.study.analysis import Comparison, Regret, Row, analyse, compare, regrets
 from experiments.study.config import SWEEP, Arm
 from experiments.study.private import is_private
@@ -19,6 +19,9 @@ from .parts import PARTS, Progress, progress
 OURS, ONE_NUMBER, HABIT = "isometric", "uniform", "fixed-32"
 RANKED = (OURS, ONE_NUMBER, "block", HABIT, "gcd-32", "channels-4", "channels-16", "layer", "instance")
 """Every choice that needs no training."""
+
+SHOWN = (*RANKED, SWEEP, "batch")
+"""The sweep's members that are no rows of their own are left out: they have the tuning seed alone."""
 
 MET, REFUTED, OPEN = "met", "**refuted**", "open"
 
@@ -45,6 +48,39 @@ def report(results: Sequence[Result], parts: Path = PARTS) -> str:
     return "\n".join([head, *(table.markdown() for table in tables)])
 
 
+def summary(results: Sequence[Result], parts: Path = PARTS) -> str:
+    """One table for people: by how much each choice lies above the best, a column for each finished arm."""
+    state = progress(results, parts)
+    titles = {one.arm: _title(one, sum(other.part == one.part for other in state)) for one in state if not one.missing}
+    found = {arm: rows for arm, rows in analyse(results).items() if arm in titles}
+    above = {arm: _above(rows) for arm, rows in found.items()}
+    mean = {name: one.mean for name, one in regrets(found, RANKED).items()}
+    body = [
+        (
+            name,
+            *(minus(f"{values[name]:+.1f}") if name in values else "–" for values in above.values()),
+            f"{100 * mean[name]:.1f}" if name in mean else "–",
+        )
+        for name in (*sorted(mean, key=lambda name: mean[name]), SWEEP, "batch")
+        if any(name in values for values in above.values())
+    ]
+    return table(("choice", *(titles[arm] for arm in found), "mean"), body)
+
+
+def _title(one: Progress, arms: int) -> str:
+    """The name of the part, or the data set where a part has several arms."""
+    return one.part if arms == 1 else one.arm.images.name.removesuffix("-series").removeprefix("ucr_")
+
+
+def _above(rows: Mapping[str, Row]) -> dict[str, float]:
+    """By how many per cent each choice's test loss lies above the best one's, over the seeds that all have."""
+    shown = {name: rows[name].test_loss for name in SHOWN if name in rows}
+    seeds = set.intersection(*map(set, shown.values()))
+    losses = {name: fmean(by_seed[seed] for seed in seeds) for name, by_seed in shown.items() if seeds}
+    least = min((losses[name] for name in RANKED if name in losses), default=math.nan)
+    return {name: 100 * (loss / least - 1) for name, loss in losses.items()}
+
+
 def progress_table(state: Sequence[Progress]) -> Table:
     """What has run."""
     rows = [
@@ -56,9 +92,9 @@ def progress_table(state: Sequence[Progress]) -> Table:
 
 def arm_table(arm: Arm, rows: Mapping[str, Row]) -> Table:
     """Every choice at its best rate."""
-    least = min(_loss(rows[name]) for name in RANKED if name in rows)
+    above = _above(rows)
     body = []
-    for name in (*RANKED, SWEEP, "batch"):
+    for name in SHOWN:
         if name in rows:
             row = rows[name]
             error = fmean(row.test_error.values())
@@ -68,14 +104,17 @@ def arm_table(arm: Arm, rows: Mapping[str, Row]) -> Table:
                     row.widths,
                     f"{row.learning_rate:g}{' (edge)' if row.on_edge else ''}",
                     f"{_loss(row):.4f}",
-                    minus(f"{100 * (_loss(row) / least - 1):+.1f}"),
+                    minus(f"{above[name]:+.1f}") if name in above else "–",
                     "–" if math.isnan(error) else f"{100 * (1 - error):.1f}",
                     str(len(row.test_loss)),
                 )
             )
     header = ("choice", "channels a group: least / median / most", "rate", "test loss", "above best, %",
               "accuracy, %", "seeds")  # fmt: skip
-    note = "Means over the seeds. Best: the least test loss of a choice without training; sweep and batch norm are not."
+    note = (
+        "Means over the seeds; above best: over the seeds that all have. Best: the least test loss of a choice without "
+        "training; sweep and batch norm are none."
+    )
     return Table(str(arm), header, tuple(body), note)
 
 
@@ -183,5 +222,4 @@ def _loss(row: Row) -> float:
 
 
 def _spread(rows: Mapping[str, Row]) -> float:
-    losses = [_loss(rows[name]) for name in RANKED if name in rows and name != "instance"]
-    return 100 * (max(losses) / min(losses) - 1)
+    return max(value for name, value in _above(rows).items() if name in RANKED and name != "instance")
