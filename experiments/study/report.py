@@ -20,7 +20,7 @@ from .tables import all_tables
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLORS = 64
+COLORS = 128
 
 
 def known_arms(results: Sequence[Result]) -> dict[Arm, dict[str, Row]]:
@@ -53,13 +53,15 @@ def write_report(results: Sequence[Result], folder: Path, recipes: Sequence[dict
 
 
 def save_small(figure: Figure, file: Path) -> None:
-    """A PNG of 64 colors, a third of the size: reports are committed."""
+    """A PNG of 128 colors, a third of the size: reports are committed."""
     from PIL import Image
 
     drawn = BytesIO()
     figure.savefig(drawn, dpi=110)
     with Image.open(drawn) as image:
-        image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(file, optimize=True)
+        image.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            file, optimize=True
+        )
 
 
 def _markdown(tables: Sequence[Table], results: Sequence[Result], plots: Sequence[Path]) -> str:
