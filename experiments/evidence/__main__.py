@@ -1,17 +1,22 @@
-"""Write report.md, and the table of docs/evidence.md, from the runs: ``python -m experiments.evidence``."""
+"""Write report.md, and table and figure of docs/evidence.md, from the runs: ``python -m experiments.evidence``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from experiments.common.markdown import replace_section
+from experiments.study.report import save_small
 from experiments.study.store import read_results
 
-from .report import report, summary
+from .figure import above_figure
+from .report import above_best, report, summary
 
 HOME = Path(__file__).parent
+DOCS = HOME.parents[1] / "docs"
 
 if __name__ == "__main__":
     found = read_results([HOME / "runs"])
     (HOME / "report.md").write_text(report(found), encoding="utf-8")
-    replace_section(HOME.parents[1] / "docs" / "evidence.md", "reasons", summary(found))
+    columns = above_best(found)
+    replace_section(DOCS / "evidence.md", "reasons", summary(columns))
+    save_small(above_figure(columns), DOCS / "evidence-reasons.png")

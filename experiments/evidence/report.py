@@ -48,23 +48,27 @@ def report(results: Sequence[Result], parts: Path = PARTS) -> str:
     return "\n".join([head, *(table.markdown() for table in tables)])
 
 
-def summary(results: Sequence[Result], parts: Path = PARTS) -> str:
-    """One table for people: by how much each choice lies above the best, a column for each finished arm."""
+def above_best(results: Sequence[Result], parts: Path = PARTS) -> dict[str, dict[str, float]]:
+    """By how many per cent each choice lies above the best, for each finished arm by its title."""
     state = progress(results, parts)
     titles = {one.arm: _title(one, sum(other.part == one.part for other in state)) for one in state if not one.missing}
-    found = {arm: rows for arm, rows in analyse(results).items() if arm in titles}
-    above = {arm: _above(rows) for arm, rows in found.items()}
-    mean = {name: one.mean for name, one in regrets(found, RANKED).items()}
+    return {titles[arm]: _above(rows) for arm, rows in analyse(results).items() if arm in titles}
+
+
+def summary(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """What :func:`above_best` returns as one table for people, the choice with the least mean first."""
+    names = [name for name in SHOWN if all(name in values for values in columns.values())]
+    mean = {name: fmean(values[name] for values in columns.values()) for name in names if name in RANKED}
     body = [
         (
             name,
-            *(minus(f"{values[name]:+.1f}") if name in values else "–" for values in above.values()),
-            f"{100 * mean[name]:.1f}" if name in mean else "–",
+            *(minus(f"{values[name]:+.1f}") if name in values else "–" for values in columns.values()),
+            f"{mean[name]:.1f}" if name in mean else "–",
         )
-        for name in (*sorted(mean, key=lambda name: mean[name]), SWEEP, "batch")
-        if any(name in values for values in above.values())
+        for name in (*sorted(mean, key=lambda name: mean[name]), *(name for name in SHOWN if name not in mean))
+        if any(name in values for values in columns.values())
     ]
-    return table(("choice", *(titles[arm] for arm in found), "mean"), body)
+    return table(("choice", *columns, "mean"), body)
 
 
 def _title(one: Progress, arms: int) -> str:

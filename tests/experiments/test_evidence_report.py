@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.evidence.figure import above_figure
 from experiments.evidence.parts import PARTS, progress, read_part
-from experiments.evidence.report import RANKED, report
+from experiments.evidence.report import RANKED, above_best, report, summary
 from experiments.study.cli import study_app
 from experiments.study.config import Run, Study
 from experiments.study.grid import arms, final_runs, tuning_runs
@@ -88,3 +89,19 @@ def test_the_verdicts_where_habit_is_best(parts: Path) -> None:
 def test_nothing_is_concluded_from_no_arm(parts: Path) -> None:
     found = verdicts(report([], parts))
     assert set(found.values()) == {"open", "verdict", "---"}
+
+
+def test_the_table_and_the_figure_for_people(parts: Path) -> None:
+    columns = above_best(losses(read_part(parts / "made-up.toml"), 1.0, 1.5), parts)
+    assert list(columns) == ["made-up"]
+    assert columns["made-up"]["isometric"] == 0
+    assert columns["made-up"]["fixed-32"] == pytest.approx(50)
+    rows = summary(columns).splitlines()
+    assert rows[2] == "| isometric | +0.0 | 0.0 |"
+    assert rows[3] == "| fixed-32 | +50.0 | 50.0 |"
+    assert rows[-1].startswith("| sweep | +100.0 | – |")
+    (panel,) = above_figure(columns).axes
+    offsets = panel.collections[-1].get_offsets()[:, 0]
+    shown = dict(zip([label.get_text() for label in panel.get_yticklabels()], offsets, strict=True))
+    assert shown["fixed-32"] == pytest.approx(50)
+    assert "instance" not in shown
