@@ -12,7 +12,7 @@ from experiments.evidence.report import RANKED, above_best, report, summary
 from experiments.study.cli import study_app
 from experiments.study.config import Run, Study
 from experiments.study.grid import arms, final_runs, tuning_runs
-from experiments.study.store import Result
+from experiments.study.store import Result, read_results
 from study_cases import result
 
 PART = """
@@ -105,3 +105,13 @@ def test_the_table_and_the_figure_for_people(parts: Path) -> None:
     shown = dict(zip([label.get_text() for label in panel.get_yticklabels()], offsets, strict=True))
     assert shown["fixed-32"] == pytest.approx(50)
     assert "instance" not in shown
+
+
+def test_the_readme_tells_what_the_private_arms_found() -> None:
+    """Better than 32 groups in one finished arm, worse in another: with more arms the README must be read again."""
+    text = report(read_results([PARTS.parent / "runs"]))
+    rows = text.partition("### isometric against fixed-32")[2].partition("###")[0].splitlines()
+    verdicts = [row.split("|")[-2].strip() for row in rows if row.count("|") == 8][2:]
+    assert sorted(verdicts) == ["better", "worse"]
+    readme = (PARTS.parents[2] / "README.md").read_text(encoding="utf-8")
+    assert "Today's has two finished arms, both private: significantly better than 32 groups in one" in readme
