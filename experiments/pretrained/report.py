@@ -171,7 +171,7 @@ def _large(records: Sequence[Record]) -> Iterable[str]:
     if not records:
         return
     yield "## ResNet-50, 256 images of 224 px"
-    yield "Two threads on two cores that others used too (load); processor seconds are what it took of both."
+    yield "Two threads on two cores; processor seconds are what it took of both, load is the number of busy processes."
     rows = [[r["arm"], r["wall_seconds"], r["processor_seconds"], r["load"], r["mebibytes"]] for r in records]
     yield table(["what", "seconds", "processor seconds", "load", "peak MiB"], rows)
 
