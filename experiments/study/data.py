@@ -21,6 +21,8 @@ from torch import Tensor
 
 from idealgroups.errors import IdealGroupsError
 
+from .brains import SUFFIX as PATCHES
+from .brains import make_patches
 from .config import Images
 from .diffusion import SUFFIX as NOISE
 from .diffusion import add_noise
@@ -47,6 +49,7 @@ Arrays = dict[str, NDArray[Any]]
 @dataclass(frozen=True)
 class Dataset:
     """Float images (N, C, H, W) and integer labels, (N,) or (N, H, W) where pixels are classified; H = W or H = 1.
+    Patches of a volume are (N, 1, D, D, D), their labels (N, D, D, D).
 
     Where noise is to be predicted, training images are clean, for :func:`examples` to noise them; validation and test
     images are noised inputs (N, C + 1, H, W), and their noise (N, C, H, W) is in place of labels. ``num_classes`` is C.
@@ -100,24 +103,7 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
     >>> data.x_train.shape, data.x_val.shape, data.x_test.shape
     (torch.Size([500, 1, 8, 8]), torch.Size([100, 1, 8, 8]), torch.Size([360, 1, 8, 8]))
     """
-    base = images.name.removesuffix(SUFFIX).removesuffix(NOISE).removesuffix(TABLE).removesuffix(SERIES)
-    arrays = read(base, Path(folder), download)
-    available = len(arrays["x_train"])
-    train = images.train or available - images.validation
-    if train < 1 or train + images.validation > available:
-        raise IdealGroupsError(
-            f"{base} has {available} training images, which is too few for {train} to train on and "
-            f"{images.validation} for validation; lower data.train or data.validation."
-        )
-    order = np.random.default_rng(SPLIT_SEED).permutation(available)
-    picked = {
-        "val": (arrays["x_train"], arrays["y_train"], order[: images.validation]),
-        "train": (arrays["x_train"], arrays["y_train"], order[images.validation : images.validation + train]),
-        "test": (arrays["x_test"], arrays["y_test"], np.arange(len(arrays["x_test"]))[: images.test or None]),
-    }
-    shaped = _one_row if images.name.endswith((TABLE, SERIES)) else _channels_first
-    x = {part: shaped(source[rows], images.name) for part, (source, _, rows) in picked.items()}
-    y = {part: labels[rows].astype(np.int64).reshape(-1) for part, (_, labels, rows) in picked.items()}
+    x, y = _parts(images, Path(folder), download)
     num_classes = int(max(labels.max() for labels in y.values())) + 1
     if images.name.endswith(SUFFIX):
         for stream, part in enumerate(x):
@@ -126,8 +112,9 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
     pixels = {part: _resize(torch.from_numpy(x[part]), images.size) for part in x}
     labels = {part: _resize_labels(torch.from_numpy(y[part]), images.size) for part in y}
     if not images.name.endswith(TABLE):
-        mean = pixels["train"].mean((0, 2, 3), keepdim=True)
-        std = pixels["train"].std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+        axes = (0, *range(2, pixels["train"].dim()))
+        mean = pixels["train"].mean(axes, keepdim=True)
+        std = pixels["train"].std(axes, keepdim=True).clamp_min(1e-6)
         pixels = {part: ((value - mean) / std).contiguous() for part, value in pixels.items()}
     if images.name.endswith(NOISE):
         num_classes = pixels["train"].shape[1]
@@ -144,6 +131,32 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
         num_classes=num_classes,
         digest=f"{zlib.crc32(x['train'].tobytes()):08x}",
     )
+
+
+def _parts(images: Images, folder: Path, download: bool) -> tuple[Arrays, Arrays]:
+    """Inputs and labels of the parts by name, as they come."""
+    if images.name.endswith(PATCHES):
+        parts = make_patches(images, folder / f"{images.name.removesuffix(PATCHES)}.npz", SPLIT_SEED)
+        return {part: one[0] for part, one in parts.items()}, {part: one[1] for part, one in parts.items()}
+    base = images.name.removesuffix(SUFFIX).removesuffix(NOISE).removesuffix(TABLE).removesuffix(SERIES)
+    arrays = read(base, folder, download)
+    available = len(arrays["x_train"])
+    train = images.train or available - images.validation
+    if train < 1 or train + images.validation > available:
+        raise IdealGroupsError(
+            f"{base} has {available} training images, which is too few for {train} to train on and "
+            f"{images.validation} for validation; lower data.train or data.validation."
+        )
+    order = np.random.default_rng(SPLIT_SEED).permutation(available)
+    picked = {
+        "val": (arrays["x_train"], arrays["y_train"], order[: images.validation]),
+        "train": (arrays["x_train"], arrays["y_train"], order[images.validation : images.validation + train]),
+        "test": (arrays["x_test"], arrays["y_test"], np.arange(len(arrays["x_test"]))[: images.test or None]),
+    }
+    shaped = _one_row if images.name.endswith((TABLE, SERIES)) else _channels_first
+    x = {part: shaped(source[rows], images.name) for part, (source, _, rows) in picked.items()}
+    y = {part: labels[rows].astype(np.int64).reshape(-1) for part, (_, labels, rows) in picked.items()}
+    return x, y
 
 
 def examples(dataset: Dataset, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from idealgroups.errors import IdealGroupsError
 
+from .brains import monai_segresnet, monai_unet
 from .diffusion import DiffusionUNet
 
 Builder = Callable[[int, int, int], nn.Module]
@@ -224,6 +225,9 @@ NETWORKS: dict[str, Builder] = {
 """Every network of the study by name: (in_channels, num_classes, size) → module. ``unet`` classifies pixels,
 ``diffusion-unet`` predicts the noise in them."""
 
+VOLUME_NETWORKS: dict[str, Builder] = {"monai-unet": monai_unet, "monai-segresnet": monai_segresnet}
+"""Those that classify the voxels of patches of a volume."""
+
 
 TIMM = "timm/"
 
@@ -241,11 +245,12 @@ def build(name: str, in_channels: int, num_classes: int, size: int) -> nn.Module
     """
     if name.startswith(TIMM):
         return _from_timm(name.removeprefix(TIMM), in_channels, num_classes)
-    if name not in NETWORKS:
-        near = difflib.get_close_matches(name, NETWORKS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(NETWORKS)}."
+    networks = {**NETWORKS, **VOLUME_NETWORKS}
+    if name not in networks:
+        near = difflib.get_close_matches(name, networks, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(networks)}."
         raise IdealGroupsError(f"there is no study network {name!r}; {hint}")
-    return NETWORKS[name](in_channels, num_classes, size)
+    return networks[name](in_channels, num_classes, size)
 
 
 def _from_timm(name: str, in_channels: int, num_classes: int) -> nn.Module:

@@ -27,6 +27,9 @@ from .variants import parse
 PLAN_IMAGES = 64
 """Training images a plan is measured on, the first ones in the order of its seed."""
 
+PLAN_PATCHES = 8
+"""The same for patches of a volume, which have as many positions as thirty images."""
+
 TIMED_STEPS = 5
 
 
@@ -115,7 +118,8 @@ def plan_strategies(job: PlanJob, dataset: Dataset) -> list[Planned]:
 def plan_inputs(source: str, dataset: Dataset, seed: int) -> Tensor:
     """Training images, or synthetic ones of the same shape."""
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(dataset.x_train), generator=generator)[:PLAN_IMAGES]
+    count = PLAN_IMAGES if dataset.x_train.dim() == 4 else PLAN_PATCHES
+    chosen = torch.randperm(len(dataset.x_train), generator=generator)[:count]
     if source == "data":
         return examples(dataset, chosen, generator)[0]
     made = synthetic((len(chosen), *dataset.x_train.shape[1:]), "pink" if source == "pink" else "noise", seed)

@@ -23,7 +23,8 @@ from .machine import describe_machine, pick_device
 from .planned import initial_network
 from .private import is_private, make_private
 
-EVALUATION_BATCH = 500
+EVALUATION_BATCH, PATCHES = 500, 10
+"""Images and patches of a volume that are evaluated at a time."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,10 @@ def evaluate(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     network.eval()
     loss = torch.zeros((), device=x.device, dtype=torch.float64)
     right = torch.zeros((), device=x.device, dtype=torch.float64)
-    for start in range(0, len(x), EVALUATION_BATCH):
-        labels = y[start : start + EVALUATION_BATCH]
-        outputs = network(x[start : start + EVALUATION_BATCH])
+    count = PATCHES if x.dim() == 5 else EVALUATION_BATCH
+    for start in range(0, len(x), count):
+        labels = y[start : start + count]
+        outputs = network(x[start : start + count])
         loss += loss_of(outputs, labels, "sum").double()
         right += math.nan if y.is_floating_point() else (outputs.argmax(1) == labels).sum()
     return float(loss) / y.numel(), float(right) / y.numel()
@@ -131,8 +133,12 @@ def _network(run: Run, plan: dict[str, Any] | None, dataset: Dataset) -> nn.Modu
     network = initial_network(run.arm.network, dataset, run.seed)
     if plan is not None:
         network = apply(network, Plan.from_dict(plan), inplace=True)
-    # Convolutions are faster with the channels last, on CPUs and GPUs alike.
-    return network.to(memory_format=torch.channels_last)
+    return network.to(memory_format=_layout(dataset.x_train))
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """Convolutions of images are faster with the channels last, on CPUs and GPUs alike."""
+    return torch.contiguous_format if x.dim() == 5 else torch.channels_last
 
 
 def _loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -153,4 +159,4 @@ def _batches(
             x = torch.where(mirror.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
             if y.dim() > 1:
                 y = torch.where(mirror.view(-1, *[1] * (y.dim() - 1)), y.flip(-1), y)
-        yield x.contiguous(memory_format=torch.channels_last), y
+        yield x.contiguous(memory_format=_layout(x)), y
