@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from experiments.common.stepping import eager_step, fast_step
 from experiments.common.training import make_optimizer, train_epoch
+from experiments.study.engines import single_thread
 
 
 def squared(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -47,3 +49,28 @@ def test_without_a_gpu_steps_are_made_as_written() -> None:
     before = network.weight.clone()
     step(torch.ones(2, 1), torch.zeros(2, 1))
     assert not torch.equal(network.weight, before)
+
+
+def test_a_process_of_a_study_computes_in_full_precision_and_in_one_order() -> None:
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = True, False
+    single_thread()
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == (False, True)
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_recorded_step_trains_as_a_written_one(name: str) -> None:
+    single_thread()
+    losses = {}
+    for make in (eager_step, fast_step):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 1)
+        ).cuda()
+        optimizer = make_optimizer(network, name, 0.01)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
+        batches = [(torch.randn(4, 3, 8, 8).cuda(), torch.randn(4, 1).cuda()) for _ in range(12)]
+        epoch = train_epoch(network, batches, squared, optimizer, schedule, make(network, squared, optimizer))
+        losses[make] = (epoch.loss, network[0].weight.sum().item())
+    assert losses[fast_step] == losses[eager_step]
