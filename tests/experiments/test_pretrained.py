@@ -61,9 +61,9 @@ def test_freezing_leaves_constants_that_compute_the_same(trained: nn.Module) -> 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", ["least squares", "moments", "behind"])
 def test_ways_to_fit_do_what_they_promise(trained: nn.Module, how: str) -> None:
-    """Each is the best of the three by its own measure, on the data it was fitted on."""
+    """Each is the best of all but the permuted one, which has other groups, by its own measure."""
     x = torch.randn(64, 3, 8, 8)
 
     def measure(model: nn.Module) -> float:
@@ -75,9 +75,38 @@ def test_ways_to_fit_do_what_they_promise(trained: nn.Module, how: str) -> None:
         return float((ours - theirs).square().sum())
 
     start = group_norms(trained, WIDTHS["32"])
-    found = {way: measure(fit_all(copy.deepcopy(start), trained, x, way)) for way in WAYS}
-    assert found[how] == min(found.values())
-    assert len(set(found.values())) == 3
+    found = {way: measure(fit_all(copy.deepcopy(start), trained, x, way)) for way in WAYS if way != "permuted"}
+    assert found[how] == pytest.approx(min(found.values()))
+    assert len({round(value, 6) for value in found.values()}) == 4  # of one layer, "at once" is least squares
+
+
+@torch.no_grad()
+def test_fitted_at_once_a_layer_does_not_see_what_those_before_it_put_out(trained: nn.Module) -> None:
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.BatchNorm2d(32))
+    one.train()(torch.randn(256, 3, 8, 8))
+    x = torch.randn(64, 3, 8, 8)
+    start = group_norms(one.eval(), WIDTHS["32"])
+    residuals = {}
+    for how in ("least squares", "at once"):
+        model = fit_all(copy.deepcopy(start), one, x, how)
+        alone = model[4](one[:4](x)) - one(x), model(x) - one(x)
+        residuals[how] = [float(difference.square().sum()) for difference in alone]
+    assert residuals["at once"][0] < residuals["least squares"][0]  # on the reference's own signal
+    assert residuals["least squares"][1] < residuals["at once"][1]  # on the signal of the converted network
+
+
+@torch.no_grad()
+def test_permuted_groups_hold_channels_that_undo_each_other() -> None:
+    """Four channels whose power changes from sample to sample: two rise where two fall."""
+    scale = torch.rand(64, 1, 1, 1)
+    z = torch.randn(64, 4, 8, 8) * torch.cat([scale, scale, 1 - scale, 1 - scale], 1).sqrt()
+    reference = nn.Sequential(nn.BatchNorm2d(4, momentum=1.0))
+    reference.train()(z)
+    layer = fit_all(group_norms(reference.eval(), lambda channels: 2), reference, z, "permuted")[0]
+    assert {len({0, 1} & set(pair)) for pair in layer.order.reshape(2, 2).tolist()} == {1}
+    plain = nn.GroupNorm(2, 4, eps=layer.eps)(z[:, layer.order])[:, layer.order.argsort()]
+    torch.testing.assert_close(layer(z), plain * layer.weight.view(-1, 1, 1) + layer.bias.view(-1, 1, 1))
 
 
 def test_clients_train_from_the_weights_of_the_server(trained: nn.Module) -> None:
