@@ -93,7 +93,7 @@ def test_a_batch_norm_written_by_hand_is_calibrated():
 def test_few_of_many_samples_run_backward(trained):
     """Memory: planning keeps every activation for the backward pass, calibration keeps none."""
     _, plan = ig.convert(trained, samples(128))
-    assert plan.input.startswith("8x3x12x12")
+    assert plan.input.startswith("4x3x12x12")
     assert plan.calibrated_on == 128
 
 

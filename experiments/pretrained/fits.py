@@ -23,7 +23,7 @@ from idealgroups.calibration.statistics import EPS_STEPS
 NEWTON_STEPS = 10
 
 RIDGE = 0.03
-"""Added to the variance of what is scaled, which is about one."""
+"""Added to the variance of what is scaled: one, or less where eps is large."""
 
 Fit = tuple[Tensor, Tensor, float]
 """γ and β of every channel, and the error that tells which eps is best."""

@@ -42,7 +42,7 @@ Model = TypeVar("Model", bound=nn.Module)
 SAMPLES_TO_PLAN = 16
 """How many of the samples to calibrate on the numbers of groups are planned with, where a plan measures gradients."""
 
-SAMPLES_TO_TRY = 8
+SAMPLES_TO_TRY = 4
 """The same where calibration chooses the numbers, so that gradients only tell whether the result works."""
 
 
