@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import idealgroups as ig
 import networks
+from idealgroups.repeats import repeat
 from idealgroups.synthetic import synthetic
 from idealgroups.theory.formulas import MIN_GROUP_ELEMENTS, divisors
 from idealgroups.theory.solve import SLACK
@@ -90,6 +91,46 @@ def test_how_far_the_trend_may_fall_depends_on_the_optimizer_unless_it_is_given(
     given = ig.plan(model, x, strategy=ig.Isometric(slack=0.5), optimizer="dp-sgd")
     assert given.lowest_trend == min(0, one["dp-sgd"]) - 0.5
     assert given.strategy == "isometric-0.5"
+
+
+@pytest.mark.parametrize("strategy", ["block", *BASELINES, "fixed-8", "group-size-4"])
+def test_a_plan_says_that_it_is_the_same_for_every_optimizer(strategy: str) -> None:
+    model, x = networks.plain(), torch.randn(4, 3, 8, 8)
+    said = f"optimizer='dp-sgd' did not change the groups of {strategy}, which follow from shapes alone"
+    plans = {optimizer: ig.plan(model, x, strategy=strategy, optimizer=optimizer) for optimizer in ("sgd", "dp-sgd")}
+    assert plans["sgd"].num_groups == plans["dp-sgd"].num_groups
+    assert said in " ".join(str(plans["dp-sgd"]).split())
+    assert "did not change the groups" not in " ".join(str(plans["sgd"]).split())
+    assert said.replace("'", "&#x27;") in plans["dp-sgd"]._repr_html_()
+
+
+@pytest.mark.parametrize("strategy", ["isometric", "uniform", "uniform-group-size", ig.Isometric(slack=0.5)])
+def test_a_plan_that_depends_on_the_optimizer_says_nothing_of_the_kind(strategy: str) -> None:
+    made = ig.plan(networks.plain(), torch.randn(4, 3, 8, 8), strategy=strategy, optimizer="dp-sgd")
+    assert "did not change" not in str(made)
+
+
+def test_comparisons_and_repeats_name_the_strategies_that_do_not_depend_on_the_optimizer() -> None:
+    model, x = networks.plain(), torch.randn(4, 3, 8, 8)
+    compared = ig.compare(model, x, ["isometric", "block", "layer"], optimizer="dp-sgd")
+    assert "did not change the groups of block, layer, which" in " ".join(str(compared).split())
+    repeated = repeat(model, lambda seed: x, 2, strategy="sqrt", optimizer="dp-sgd")
+    assert "did not change the groups of sqrt, which" in " ".join(str(repeated).split())
+
+
+@pytest.mark.parametrize("strategy", ["isometric", "block"])
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"optimizer": "lamb"}, "there is no optimizer 'lamb'; choose one of the words sgd, dp-sgd, adam"),
+        ({"seed": -1}, "seed must be an integer from 0"),
+    ],
+)
+def test_arguments_are_checked_whether_or_not_the_strategy_needs_them(
+    strategy: str, keywords: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ig.IdealGroupsError, match=message):
+        ig.plan(networks.plain(), torch.randn(4, 3, 8, 8), strategy=strategy, **keywords)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "dp-sgd", "adam"])

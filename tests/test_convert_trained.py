@@ -175,6 +175,15 @@ def test_one_example_is_too_few(trained):
     assert plan.calibrated_on is None
 
 
+def test_a_faithful_plan_says_that_the_optimizer_did_not_change_it(trained):
+    model, images = trained, samples(32)
+    plans = [ig.convert(model, images, optimizer=optimizer)[1] for optimizer in ("sgd", "dp-sgd")]
+    assert plans[0].strategy == "faithful"
+    assert plans[0].num_groups == plans[1].num_groups
+    said = "did not change the groups of faithful, which follow from what the trained network puts out"
+    assert [said in " ".join(str(plan).split()) for plan in plans] == [False, True]
+
+
 def test_faithful_needs_something_to_be_faithful_to():
     with pytest.raises(ig.IdealGroupsError, match="calibrating a trained network"):
         ig.convert(network(), samples(4), strategy="faithful")

@@ -95,6 +95,10 @@ TABLES = {
     "plan_calibrated": lambda: plan_text(CALIBRATED, 80),
     "plan_for_adam": lambda: plan_text(ADAM, 80),
     "plan_for_dp_sgd": lambda: plan_text(PRIVATE, 80),
+    "plan_calibrated_for_dp_sgd": lambda: plan_text(replace(CALIBRATED, optimizer="dp-sgd"), 80),
+    "compare_for_dp_sgd": lambda: comparison_text(
+        [replace(one, optimizer="dp-sgd") for one in (PLAN, UNIFORM, LAYER)], 80
+    ),
     "measure": lambda: measurement_text([("u", BEFORE)], 80),
     "measure_with_plan": lambda: measurement_text([("before", BEFORE), ("after", AFTER)], 80),
     "compare": lambda: comparison_text([UNIFORM, PLAN, LAYER], 80),

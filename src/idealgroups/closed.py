@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from .norms.twins import find_twins
 from .records import NotUnderstood, Site
 from .results import Plan
 from .sandbox.calling import describe
+from .sandbox.generators import check_seed
 from .theory.layer import Choice, Groups, Layer
 from .theory.strategies import Strategy
 from .version import made_with
@@ -39,6 +40,11 @@ def plan_from_shapes(
         IdealGroupsError: the model cannot run without values, or no normalization layer runs.
     """
     started = time.perf_counter()
+    check_seed(seed)
+    if optimizer not in get_args(Optimizer):
+        raise IdealGroupsError(
+            f"there is no optimizer {optimizer!r:.60}; choose one of the words {', '.join(get_args(Optimizer))}."
+        )
     found, structure = survey_shapes(model, example_inputs)
     if not found.norms:
         raise NoNormalizationError(

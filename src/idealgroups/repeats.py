@@ -15,6 +15,7 @@ from .markup import ranges_html
 from .measuring.observation import Optimizer
 from .names import short_names
 from .results import Plan
+from .tables import optimizer_of
 from .text import columns, for_output, output_width, paragraph, room_for_names, signed
 from .theory.formulas import divisors
 from .theory.strategies import Strategy
@@ -79,11 +80,12 @@ class Repeats:
         medians = sorted(median(site.group_size for site in one.sites) for one in self.plans)
         trends = [signed(trend) for trend in sorted(one.trend_after for one in self.plans)]
         layers = self.layers
-        return (
+        found = (
             f"{len(self.plans)} plans: the median group size is {_range([f'{size:g}' for size in medians])}, "
             f"the trend {_range(trends)}; "
             f"{sum(layer.steps <= 1 for layer in layers)} of {len(layers)} layers move by one divisor at most"
         )
+        return "; ".join([found, *optimizer_of(self.plans[:1])])
 
 
 def _range(values: Sequence[object]) -> str:

@@ -23,6 +23,7 @@ from .text import (
     signed,
 )
 from .theory.formulas import MIN_GROUP_CHANNELS
+from .theory.strategies import same_for_every_optimizer
 
 if TYPE_CHECKING:
     from .results import Measurement, Plan
@@ -124,6 +125,7 @@ def comparison_texts(plans: Sequence[Plan]) -> list[str]:
         "group size: the median over the layers, in channels. smallest: the elements of the smallest group.",
         f"{first.model} on {first.input}, seed {first.seed}. As it is: trend {signed(first.trend_before)}, spread "
         f"{decimal(first.spread_before, 2)}.",
+        *optimizer_of(plans),
     ]
 
 
@@ -203,9 +205,25 @@ def summary_of(plan: Plan) -> list[str]:
         bound = one == math.gcd(*widths) < min(widths)
         why = "; no larger one divides every width" if bound else ""
         texts.append(f"one number for all layers: num_groups={one} (norm_num_groups={one} in diffusers){why}")
+    texts += optimizer_of([plan])
     if plan.optimizer == "adam":
         texts.append("Adam divides by the size of the gradient, so the number of groups matters little to it.")
     return texts
+
+
+def optimizer_of(plans: Sequence[Plan]) -> list[str]:
+    """Return a sentence on the plans of one network that are the same without ``optimizer="dp-sgd"``, if there are any.
+
+    The same for Adam is said of every plan.
+    """
+    idle = [plan.strategy for plan in plans if same_for_every_optimizer(plan.strategy)]
+    if plans[0].optimizer != "dp-sgd" or not idle:
+        return []
+    why = "shapes alone" if "faithful" not in idle else "what the trained network puts out"
+    return [
+        f"optimizer='dp-sgd' did not change the groups of {', '.join(idle)}, which follow from {why}; isometric and "
+        "uniform use it."
+    ]
 
 
 def verdict_of(plan: Plan) -> str:

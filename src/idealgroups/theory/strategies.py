@@ -263,11 +263,8 @@ def parse_strategy(strategy: str | Strategy) -> Strategy:
         if callable(getattr(strategy, "choose", None)) and not isinstance(strategy, type):
             return strategy
         raise IdealGroupsError(f"{strategy!r} is no strategy; give a name such as 'isometric', or ig.Isometric().")
-    if strategy in _NAMED:
-        return _NAMED[strategy]
-    for pattern, family in _NUMBERED:
-        if match := pattern.fullmatch(strategy):
-            return family(int(match[1]))
+    if (named := _named(strategy)) is not None:
+        return named
     if strategy == "faithful":
         raise IdealGroupsError(
             "strategy 'faithful' chooses groups while it calibrates a trained network; use convert, not plan."
@@ -275,6 +272,25 @@ def parse_strategy(strategy: str | Strategy) -> Strategy:
     near = difflib.get_close_matches(strategy, STRATEGIES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(STRATEGIES)}."
     raise IdealGroupsError(f"there is no strategy {strategy!r}; {hint}")
+
+
+def _named(name: str) -> Strategy | None:
+    if name in _NAMED:
+        return _NAMED[name]
+    found = ((pattern.fullmatch(name), family) for pattern, family in _NUMBERED)
+    return next((family(int(match[1])) for match, family in found if match), None)
+
+
+def same_for_every_optimizer(name: str) -> bool:
+    """Whether a strategy gives the same groups whatever trains the network; False for one that is not known here.
+
+    Args:
+        name: of a strategy, ``faithful`` included.
+
+    >>> same_for_every_optimizer("fixed-32"), same_for_every_optimizer("isometric")
+    (True, False)
+    """
+    return name == "faithful" or (_named(name) or Isometric()).closed
 
 
 def _one_group(layers: Sequence[Layer], observe: Observe[M]) -> M:
