@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
 
 WIDTH = 80
 """Columns of an output that is no terminal."""
@@ -39,8 +42,16 @@ _ASCII = str.maketrans(
 )
 
 
-def output_width() -> int:
-    """Return the columns of the terminal, or :data:`WIDTH` if standard output is no terminal."""
+def output_width(stream: TextIO | None = None) -> int:
+    """Return the columns of the terminal, or :data:`WIDTH` if ``stream`` is none. The variable COLUMNS goes first.
+
+    Args:
+        stream: where the text goes; default standard output.
+    """
+    asked = os.environ.get("COLUMNS", "")
+    if stream is not None and not (asked.isdigit() and int(asked)):
+        with suppress(OSError, ValueError):  # no terminal; closed, or no file at all
+            return os.get_terminal_size(stream.fileno()).columns or WIDTH
     return shutil.get_terminal_size((WIDTH, 24)).columns
 
 

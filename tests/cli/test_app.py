@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
+import struct
 import sys
 from pathlib import Path
 
@@ -297,3 +299,37 @@ def test_several_words_after_an_option_are_told_to_be_joined(nets: str, capsys: 
     code, _, err = run(capsys, "compare", f"{nets}:plain", "--strategies", "isometric", "uniform", "fixed-32")
     assert (code, err.count("\n")) == (2, 1)
     assert "uniform, fixed-32 is too much; an option takes one word: join several with commas" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "torchvision:resnet81", "--input", "3x128x128"],
+        ["compare", "my_nets.py:plain", "--strategies", "isometric", "uniform", "fixed-32"],
+        ["plan", "my_nets.py:with_a_dead_norm", "--input", "3x8x8"],
+    ],
+    ids=["an error", "a usage error", "a warning"],
+)
+def test_a_narrow_terminal_gets_errors_and_warnings_in_whole_words(
+    arguments: list[str], nets: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchvision")
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    Path(nets).write_text(
+        NETS + "\ndef with_a_dead_norm():\n    import warnings\n"
+        "    warnings.warn('one of the layers of this network was left out by whoever built it')\n    return plain()\n"
+    )
+    monkeypatch.delenv("COLUMNS", raising=False)
+    _, _, in_one_line = run(capsys, *arguments)
+    assert in_one_line.count("\n") == 1
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    with open(slave, "w", encoding="utf-8") as terminal, monkeypatch.context() as patch:  # noqa: PTH123
+        patch.setattr(sys, "stderr", terminal)
+        run(capsys, *arguments)
+        terminal.flush()
+        shown = os.read(master, 65536).decode().replace("\r\n", "\n")
+        os.close(master)
+    assert [line for line in shown.splitlines() if len(line) > 40] == []
+    assert shown.count("\n") > 1
+    assert shown.split() == in_one_line.split()

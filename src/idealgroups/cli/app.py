@@ -16,7 +16,7 @@ import idealgroups
 
 from ..errors import IdealGroupsError
 from ..extras import require
-from ..text import for_encoding, for_output
+from ..text import for_encoding, for_output, output_width, paragraph
 
 if TYPE_CHECKING:
     from torch import nn
@@ -370,7 +370,9 @@ def _print(text: str) -> None:
 
 
 def _complain(text: str) -> None:
-    print(for_encoding(text, sys.stderr.encoding), file=sys.stderr)
+    """Print a sentence on standard error: wrapped for a terminal, and one line for a file or a program."""
+    shown = paragraph(text, output_width(sys.stderr)) if sys.stderr.isatty() else text
+    print(for_encoding(shown, sys.stderr.encoding), file=sys.stderr)
 
 
 def _print_json(data: Any) -> None:
