@@ -23,7 +23,8 @@ PARTS = Path(__file__).parent / "parts"
 def read_part(file: Path) -> Study:
     """The study that a part's file describes."""
     text = tomllib.loads(file.read_text(encoding="utf-8"))
-    kinds: dict[str, type[Any]] = {"data": Data, "sgd": Optimizer, "adamw": Optimizer, "dp_sgd": PrivateOptimizer}
+    kinds: dict[str, type[Any]] = dict.fromkeys(("sgd", "adamw", "fedavg"), Optimizer)
+    kinds |= {"data": Data, "dp_sgd": PrivateOptimizer}
     return Study(**{k: kinds[k](**_tuples(value)) if k in kinds else _tuple(value) for k, value in text.items()})
 
 

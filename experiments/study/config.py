@@ -93,6 +93,7 @@ class Study:
         sgd: SGD with momentum 0.9.
         adamw: AdamW with torch's betas.
         dp_sgd: private SGD by Opacus, without momentum; see ``private.py``.
+        fedavg: federated averaging by Flower of clients with SGD; epochs are rounds; see ``federated.py``.
     """
 
     name: str = "digits"
@@ -109,6 +110,7 @@ class Study:
     sgd: Optimizer = field(default_factory=lambda: Optimizer((0.01, 0.03, 0.1, 0.3)))
     adamw: Optimizer = field(default_factory=Optimizer)
     dp_sgd: PrivateOptimizer = field(default_factory=PrivateOptimizer)
+    fedavg: Optimizer = field(default_factory=Optimizer)
 
     def __post_init__(self) -> None:
         for strategy in self.strategies:
@@ -117,9 +119,11 @@ class Study:
         for name in ("networks", "strategies", "seeds"):
             if not getattr(self, name):
                 raise IdealGroupsError(f"the study {self.name!r} has no {name}; give at least one.")
-        rates = [rate for one in (self.sgd, self.adamw, self.dp_sgd) for rate in one.learning_rates]
+        rates = [rate for one in (self.sgd, self.adamw, self.dp_sgd, self.fedavg) for rate in one.learning_rates]
         if not rates:
-            raise IdealGroupsError("the study has no learning rates; set learning_rates of sgd, adamw or dp_sgd.")
+            raise IdealGroupsError(
+                "the study has no learning rates; set learning_rates of sgd, adamw, dp_sgd or fedavg."
+            )
         if min(rates) <= 0:
             raise IdealGroupsError("learning rates must be positive.")
         if self.epochs < 1 or self.batch_size < 1:

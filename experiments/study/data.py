@@ -23,6 +23,8 @@ from idealgroups.errors import IdealGroupsError
 
 from .brains import SUFFIX as PATCHES
 from .brains import make_patches
+from .clients import SUFFIX as CLIENTS
+from .clients import by_family, by_label
 from .config import Images
 from .diffusion import SUFFIX as NOISE
 from .diffusion import add_noise
@@ -53,6 +55,8 @@ class Dataset:
 
     Where noise is to be predicted, training images are clean, for :func:`examples` to noise them; validation and test
     images are noised inputs (N, C + 1, H, W), and their noise (N, C, H, W) is in place of labels. ``num_classes`` is C.
+
+    ``client``: (N,), the client of every training image, where they belong to clients.
     """
 
     x_train: Tensor
@@ -63,6 +67,7 @@ class Dataset:
     y_test: Tensor
     num_classes: int
     digest: str
+    client: Tensor | None = None
 
     @property
     def in_channels(self) -> int:
@@ -85,7 +90,8 @@ class Dataset:
             name: getattr(self, name).to(device)
             for name in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
         }
-        return Dataset(**parts, num_classes=self.num_classes, digest=self.digest)
+        client = None if self.client is None else self.client.to(device)
+        return Dataset(**parts, num_classes=self.num_classes, digest=self.digest, client=client)
 
 
 @lru_cache(maxsize=8)
@@ -130,6 +136,7 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
         y_test=labels["test"],
         num_classes=num_classes,
         digest=f"{zlib.crc32(x['train'].tobytes()):08x}",
+        client=_clients(images, Path(folder), y["train"]) if images.name.endswith(CLIENTS) else None,
     )
 
 
@@ -138,25 +145,48 @@ def _parts(images: Images, folder: Path, download: bool) -> tuple[Arrays, Arrays
     if images.name.endswith(PATCHES):
         parts = make_patches(images, folder / f"{images.name.removesuffix(PATCHES)}.npz", SPLIT_SEED)
         return {part: one[0] for part, one in parts.items()}, {part: one[1] for part, one in parts.items()}
-    base = images.name.removesuffix(SUFFIX).removesuffix(NOISE).removesuffix(TABLE).removesuffix(SERIES)
-    arrays = read(base, folder, download)
-    available = len(arrays["x_train"])
-    train = images.train or available - images.validation
-    if train < 1 or train + images.validation > available:
-        raise IdealGroupsError(
-            f"{base} has {available} training images, which is too few for {train} to train on and "
-            f"{images.validation} for validation; lower data.train or data.validation."
-        )
-    order = np.random.default_rng(SPLIT_SEED).permutation(available)
+    arrays = read(_base(images), folder, download)
+    rows = _rows(images, len(arrays["x_train"]))
     picked = {
-        "val": (arrays["x_train"], arrays["y_train"], order[: images.validation]),
-        "train": (arrays["x_train"], arrays["y_train"], order[images.validation : images.validation + train]),
+        "val": (arrays["x_train"], arrays["y_train"], rows["val"]),
+        "train": (arrays["x_train"], arrays["y_train"], rows["train"]),
         "test": (arrays["x_test"], arrays["y_test"], np.arange(len(arrays["x_test"]))[: images.test or None]),
     }
     shaped = _one_row if images.name.endswith((TABLE, SERIES)) else _channels_first
     x = {part: shaped(source[rows], images.name) for part, (source, _, rows) in picked.items()}
     y = {part: labels[rows].astype(np.int64).reshape(-1) for part, (_, labels, rows) in picked.items()}
     return x, y
+
+
+def _base(images: Images) -> str:
+    """The name of the data that a task is made of."""
+    name = images.name
+    for suffix in (SUFFIX, NOISE, TABLE, SERIES, CLIENTS):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _rows(images: Images, available: int) -> dict[str, NDArray[np.int64]]:
+    """Which of the training images are for validation and which for training."""
+    train = images.train or available - images.validation
+    if train < 1 or train + images.validation > available:
+        raise IdealGroupsError(
+            f"{_base(images)} has {available} training images, which is too few for {train} to train on and "
+            f"{images.validation} for validation; lower data.train or data.validation."
+        )
+    order = np.random.default_rng(SPLIT_SEED).permutation(available)
+    return {"val": order[: images.validation], "train": order[images.validation : images.validation + train]}
+
+
+def _clients(images: Images, folder: Path, labels: NDArray[np.int64]) -> Tensor:
+    """The client of every training image: by the family of its font where the file has families, else by its label."""
+    file = folder / f"{_base(images)}.npz"
+    if file.exists():
+        with np.load(file) as arrays:
+            if "family_train" in arrays:
+                families = arrays["family_train"]
+                return torch.from_numpy(by_family(families[_rows(images, len(families))["train"]]))
+    return torch.from_numpy(by_label(labels, np.random.default_rng(SPLIT_SEED)))
 
 
 def examples(dataset: Dataset, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

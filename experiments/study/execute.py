@@ -14,6 +14,7 @@ from idealgroups.errors import IdealGroupsError
 from .config import Images, Run, Study
 from .data import load
 from .engines import Engine
+from .federated import FEDERATED
 from .grid import arms, final_runs, tuning_runs
 from .planned import PlanJob, Planned, initial_network, plan_strategies
 from .private import is_private
@@ -69,6 +70,8 @@ def check(study: Study) -> None:
         dataset = load(arm.images, study.data.folder, study.data.download)
         if dataset.predicts_noise and is_private(arm.optimizer):
             raise IdealGroupsError(f"{arm.images.name} cannot be trained with DP-SGD; use sgd or adamw.")
+        if (arm.optimizer == FEDERATED) != (dataset.client is not None):
+            raise IdealGroupsError(f"{arm.images.name} does not go with {arm.optimizer}; use fedavg with NAME-clients.")
         network = initial_network(arm.network, dataset, seed=0).eval()
         try:
             outputs = network(dataset.x_val[:2])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from .choice import best_rates, sweep_winner
 from .config import SWEEP, SWEEP_MEMBERS, Arm, Images, Optimizer, Run, Study
+from .federated import FEDERATED
 from .private import optimizer_name
 from .store import Result
 
@@ -67,5 +68,6 @@ def final_runs(study: Study, results: Sequence[Result]) -> list[Run]:
 
 
 def _optimizers(study: Study) -> dict[str, Optimizer]:
-    named = {"sgd": study.sgd, "adamw": study.adamw, optimizer_name(study.dp_sgd.epsilon): study.dp_sgd}
+    private = optimizer_name(study.dp_sgd.epsilon)
+    named = {"sgd": study.sgd, "adamw": study.adamw, private: study.dp_sgd, FEDERATED: study.fedavg}
     return {name: optimizer for name, optimizer in named.items() if optimizer.learning_rates}

@@ -15,13 +15,14 @@ from idealgroups.api import apply
 from idealgroups.results import Plan
 
 from ..common.stepping import fast_step
-from ..common.training import make_optimizer, train_epoch
+from ..common.training import Epoch, make_optimizer, train_epoch
 from .config import Images, Run
 from .data import Dataset, examples
+from .federated import FEDERATED, federated_rounds
 from .losses import loss_of
 from .machine import describe_machine, pick_device
 from .planned import initial_network
-from .private import is_private, make_private
+from .private import Private, is_private, make_private
 
 EVALUATION_BATCH, PATCHES = 500, 10
 """Images and patches of a volume that are evaluated at a time."""
@@ -74,22 +75,15 @@ def train(job: TrainJob, dataset: Dataset) -> Outcome:
     device = pick_device()
     dataset = dataset.to(device)
     network = _network(run, job.plan, dataset).to(device)
-    if is_private(run.arm.optimizer):
-        private = make_private(network, run, dataset.x_train, dataset.y_train)
-        network, optimizer, step = private.network, private.optimizer, None
+    private = make_private(network, run, dataset.x_train, dataset.y_train) if is_private(run.arm.optimizer) else None
+    network = private.network if private else network
+    if run.arm.optimizer == FEDERATED:
+        epochs = federated_rounds(network, dataset, run, _loss)
     else:
-        private = None
-        optimizer = make_optimizer(network, run.arm.optimizer, run.learning_rate, run.arm.weight_decay)
-        step = fast_step(network, _loss, optimizer)
-    batch_size = min(run.arm.batch_size, len(dataset.x_train))
-    steps_per_epoch = private.steps_per_epoch if private else len(dataset.x_train) // batch_size
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=run.arm.epochs * steps_per_epoch)
-    generator = torch.Generator().manual_seed(run.seed)
+        epochs = _epochs(network, dataset, run, private)
     train_losses, val_losses, val_accuracies = [], [], []
     steps = 0
-    for _ in range(run.arm.epochs):
-        batches = private.loader if private else _batches(dataset, batch_size, run.arm.flip, generator)
-        epoch = train_epoch(network, batches, _loss, optimizer, schedule, step)
+    for epoch in epochs:
         steps += epoch.steps
         val_loss, val_accuracy = evaluate(network, dataset.x_val, dataset.y_val)
         train_losses.append(epoch.loss)
@@ -127,6 +121,22 @@ def evaluate(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
         loss += loss_of(outputs, labels, "sum").double()
         right += math.nan if y.is_floating_point() else (outputs.argmax(1) == labels).sum()
     return float(loss) / y.numel(), float(right) / y.numel()
+
+
+def _epochs(network: nn.Module, dataset: Dataset, run: Run, private: Private | None) -> Iterator[Epoch]:
+    """Train on all images in one place, epoch by epoch."""
+    if private:
+        optimizer, step = private.optimizer, None
+    else:
+        optimizer = make_optimizer(network, run.arm.optimizer, run.learning_rate, run.arm.weight_decay)
+        step = fast_step(network, _loss, optimizer)
+    batch_size = min(run.arm.batch_size, len(dataset.x_train))
+    steps_per_epoch = private.steps_per_epoch if private else len(dataset.x_train) // batch_size
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=run.arm.epochs * steps_per_epoch)
+    generator = torch.Generator().manual_seed(run.seed)
+    for _ in range(run.arm.epochs):
+        batches = private.loader if private else _batches(dataset, batch_size, run.arm.flip, generator)
+        yield train_epoch(network, batches, _loss, optimizer, schedule, step)
 
 
 def _network(run: Run, plan: dict[str, Any] | None, dataset: Dataset) -> nn.Module:
