@@ -6,6 +6,7 @@ series are images of one pixel and of one row: F features are (N, F, 1, 1), C ch
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import zlib
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ TORCHVISION = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
 }
+CROPS = "-crops"
+"""End of the names of data sets whose training images are cut anew at each step, after a margin of zeros is put around
+them that is an eighth of their side (He et al. 2016: 4 of 32 pixels)."""
+
 TABLE, SERIES = "-table", "-series"
 """Ends of the names of data sets that are no images: NAME-table is (N, F) and taken as it stands; NAME-series is
 (N, L) or (N, C, L)."""
@@ -56,7 +61,8 @@ class Dataset:
     Where noise is to be predicted, training images are clean, for :func:`examples` to noise them; validation and test
     images are noised inputs (N, C + 1, H, W), and their noise (N, C, H, W) is in place of labels. ``num_classes`` is C.
 
-    ``client``: (N,), the client of every training image, where they belong to clients.
+    ``client``: (N,), the client of every training image, where they belong to clients. ``crops``: whether training
+    images are cut at random.
     """
 
     x_train: Tensor
@@ -68,6 +74,7 @@ class Dataset:
     num_classes: int
     digest: str
     client: Tensor | None = None
+    crops: bool = False
 
     @property
     def in_channels(self) -> int:
@@ -91,7 +98,7 @@ class Dataset:
             for name in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
         }
         client = None if self.client is None else self.client.to(device)
-        return Dataset(**parts, num_classes=self.num_classes, digest=self.digest, client=client)
+        return dataclasses.replace(self, **parts, client=client)
 
 
 @lru_cache(maxsize=8)
@@ -137,6 +144,7 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
         num_classes=num_classes,
         digest=f"{zlib.crc32(x['train'].tobytes()):08x}",
         client=_clients(images, Path(folder), y["train"]) if images.name.endswith(CLIENTS) else None,
+        crops=images.name.endswith(CROPS),
     )
 
 
@@ -161,7 +169,7 @@ def _parts(images: Images, folder: Path, download: bool) -> tuple[Arrays, Arrays
 def _base(images: Images) -> str:
     """The name of the data that a task is made of."""
     name = images.name
-    for suffix in (SUFFIX, NOISE, TABLE, SERIES, CLIENTS):
+    for suffix in (SUFFIX, NOISE, TABLE, SERIES, CLIENTS, CROPS):
         name = name.removesuffix(suffix)
     return name
 
@@ -190,9 +198,23 @@ def _clients(images: Images, folder: Path, labels: NDArray[np.int64]) -> Tensor:
 
 
 def examples(dataset: Dataset, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of the training images in ``rows``; where noise is predicted, ``generator`` draws it."""
+    """Inputs and targets of the training images in ``rows``; ``generator`` draws noise to predict, and where to cut."""
     x, y = dataset.x_train[rows], dataset.y_train[rows]
+    if dataset.crops:
+        x = crop(x, generator)
     return add_noise(x, generator) if dataset.predicts_noise else (x, y)
+
+
+def crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (N, C, H, W) moved by up to an eighth of their side, each by its own draw; what comes in is zero."""
+    count, _, height, width = images.shape
+    margin = height // 8
+    padded = F.pad(images, (margin, margin, margin, margin))
+    down, right = torch.randint(2 * margin + 1, (2, count, 1), generator=generator).to(images.device)
+    rows = down + torch.arange(height, device=images.device)
+    columns = right + torch.arange(width, device=images.device)
+    every = torch.arange(count, device=images.device)[:, None, None]
+    return padded[every, :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
 def read(name: str, folder: Path, download: bool = False) -> Arrays:

@@ -213,6 +213,7 @@ NETWORKS: dict[str, Builder] = {
     "plain15": plain((32, 32, 32), depth=5, pool=True),
     "series9": series((32, 64, 128), depth=3),
     "resnet9": resnet9(),
+    "resnet9-256": resnet9((64, 128, 256)),
     "resnet14": resnet((24, 48, 96), blocks=2),
     "resnet14-128": resnet((32, 64, 128), blocks=2),
     "resnet20": resnet((16, 32, 64), blocks=3),

@@ -9,7 +9,7 @@ import torch
 
 import idealgroups as ig
 from experiments.study.config import Images
-from experiments.study.data import SPLIT_SEED, load
+from experiments.study.data import SPLIT_SEED, crop, examples, load
 from experiments.study.networks import build
 from experiments.study.scenes import make_scenes
 
@@ -149,3 +149,35 @@ def test_what_is_missing_is_said_with_a_way_out(tmp_path: Path, wanted: Images, 
     save(tmp_path, "flat", np.zeros((40, 7)))
     with pytest.raises(ig.IdealGroupsError, match=message):
         load(wanted, tmp_path)
+
+
+def test_crops_move_each_image_by_its_own_draw_and_let_zeros_in() -> None:
+    images = torch.randn(200, 3, 8, 16)
+    moved = crop(images, torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
+    where = [
+        {
+            (down, right)
+            for down in range(3)
+            for right in range(3)
+            if torch.equal(one[:, down : down + 8, right : right + 16], new)
+        }
+        for one, new in zip(padded, moved, strict=True)
+    ]
+    assert all(len(found) == 1 for found in where)
+    assert len(set.union(*where)) == 9
+    assert torch.equal(moved, crop(images, torch.Generator().manual_seed(0)))
+
+
+def test_only_training_images_are_cropped(tmp_path: Path) -> None:
+    write_npz(tmp_path)
+    plain, cropped = load(images(), tmp_path), load(images("small-crops"), tmp_path)
+    for part in ("x_train", "x_val", "x_test"):
+        assert torch.equal(getattr(plain, part), getattr(cropped, part))
+    rows = torch.arange(20)
+    draw = torch.Generator().manual_seed(0)
+    first, second = (examples(cropped, rows, draw)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(examples(plain, rows, draw)[0], plain.x_train[rows])
+    assert examples(cropped.to(torch.device("cpu")), rows, draw)[0].ne(plain.x_train[rows]).any()
