@@ -251,7 +251,7 @@ class Survey:
             output=look.output,
             fingerprint=self._fingerprint,
             measured_share=share,
-            trained=bool(trained_norms(self._model)),
+            trained=bool(trained_norms(self._model, self._observer.norms)),
             made_with=made_with(),
             seconds=round(time.perf_counter() - started + self._seconds, 3),
         )

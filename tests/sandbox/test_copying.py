@@ -160,3 +160,24 @@ def test_a_compiled_function_is_refused() -> None:
     model.fast = torch.compile(model[0].forward)
     with pytest.raises(ig.IdealGroupsError, match=r"fast is a compiled function.*before torch\.compile"):
         copy_model(model)
+
+
+def test_buffers_that_share_memory_share_that_of_the_copy() -> None:
+    class Shares(nn.Module):
+        whole: Tensor
+        part: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("whole", torch.arange(6.0))
+            self.register_buffer("part", self.whole[2:5:2])
+            self.rows = [self.whole[:3]]
+
+    model = Shares()
+    twin = copy_model(model)
+    twin.whole.fill_(7)
+    assert twin.part.tolist() == [7, 7]
+    assert twin.rows[0].tolist() == [7, 7, 7]
+    assert twin.part.stride() == model.part.stride()
+    assert model.whole.tolist() == list(range(6))
+    assert model.part.tolist() == [2, 4]

@@ -87,6 +87,17 @@ def test_values_that_the_source_does_not_have_are_remembered() -> None:
     assert model.weight.eq(1).all()
 
 
+def test_what_a_copy_shares_with_its_source_is_put_back_in_both() -> None:
+    source = nn.BatchNorm1d(2)
+    model = copy_model(source)
+    model.running_mean = source.running_mean
+    snapshot = Snapshot(model, source)
+    model(torch.randn(8, 2) + 5)
+    snapshot.restore()
+    assert source.running_mean is not None
+    assert source.running_mean.eq(0).all()
+
+
 def test_a_parameter_that_shrinks_in_every_pass_changes_no_plan() -> None:
     class Shrinks(nn.Module):
         def __init__(self) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from idealgroups.theory.curves import Moments, curves, kept_share, log_amplification
+from idealgroups.theory.curves import SMALL, Moments, curves, curves_of_layers, kept_share, log_amplification
 from idealgroups.theory.formulas import RELU_MEAN_SHARE, divisors, free_projection_loss, gaussian_gain
 
 SHAPES = [
@@ -139,6 +139,22 @@ def test_kept_share_is_the_squared_gradient_of_autograd(shape: tuple[int, ...]) 
             expected = call.squared_gradient(groups)
             computed = kept_share([call.moments()], c) * call.without_projection(groups)
             assert computed == pytest.approx(expected, rel=1e-9, abs=1e-9 * call.without_projection(groups))
+
+
+def test_layers_together_have_the_curves_of_each_alone() -> None:
+    shapes = {"a": (4, 6, 3), "b": (4, 6, 3), "wider": (4, 8, 3), "fewer positions": (4, 6, 1), "large": (4, SMALL, 1)}
+    layers = {name: [make_call(shape, 1e-5, seed).moments()] for seed, (name, shape) in enumerate(shapes.items())}
+    layers |= {name: [make_call((4, 6, 3), 1e-5, seed).moments() for seed in (7, 8)] for name in ("twice", "again")}
+    layers["without gradient"] = [Moments(layers["a"][0].mean, layers["a"][0].var, 3, 1e-5)]
+    together = curves_of_layers(layers)
+    assert list(together) == list(layers)
+    for name, calls in layers.items():
+        alone = curves(calls)
+        assert together[name].group_sizes.tolist() == alone.group_sizes.tolist()
+        np.testing.assert_allclose(together[name].amplification, alone.amplification, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(together[name].projection, alone.projection, rtol=1e-12, atol=1e-14)
+        assert together[name].mean_share == pytest.approx(alone.mean_share, rel=1e-12)
+        assert (together[name].positions, together[name].flat) == (alone.positions, alone.flat)
 
 
 def test_a_real_network() -> None:

@@ -36,9 +36,14 @@ def warn_of_lost_training(model: nn.Module, norms: Mapping[str, Norm]) -> None:
         )
 
 
-def trained_norms(model: nn.Module) -> list[str]:
-    """Names of the layers whose running statistics have moved, as training moves them."""
-    norms = inventory(model).norms
+def trained_norms(model: nn.Module, norms: Mapping[str, Norm] | None = None) -> list[str]:
+    """Names of the layers whose running statistics have moved, as training moves them.
+
+    Args:
+        model: the model.
+        norms: its normalization layers, if they are known; otherwise it is looked through for them.
+    """
+    norms = inventory(model).norms if norms is None else norms
     return [name for name, module in model.named_modules() if _statistics_moved(module, norms.get(name))]
 
 

@@ -29,13 +29,16 @@ def squares_at_once(losses: Sequence[Tensor], weights: Sequence[Weight], begin: 
     Each gradient is freed as soon as it is complete, so that no two are held at a time.
     """
     wanted = [weight.parameter for weight in weights if weight.parameter.requires_grad]
-    squares: dict[str, list[Tensor]] = {}
-    with _freed_when_complete(weights, squares):
+    sizes: list[tuple[str, Tensor]] = []
+    with _freed_when_complete(weights, sizes):
         for index, loss in enumerate(losses):
             begin()
             with _backward_errors():
                 loss.backward(retain_graph=index + 1 < len(losses), inputs=wanted)  # type: ignore[no-untyped-call]
-    return {name: float(sum(parts)) for name, parts in squares.items()}
+    squares: dict[str, float] = {}
+    for (name, _), size in zip(sizes, numbers([size for _, size in sizes]), strict=True):
+        squares[name] = squares.get(name, 0.0) + size * size
+    return squares
 
 
 def squares_at_the_end(
@@ -67,9 +70,8 @@ def squares_at_the_end(
     return squares
 
 
-@torch.no_grad()
 def norm(x: Tensor) -> Tensor:
-    """Return the Frobenius norm as a double, of real, complex, dense and sparse tensors.
+    """Return the Frobenius norm as a double, of real, complex, dense and sparse tensors without history.
 
     Blocks of a large tensor are summed up in its own precision, which is five times as fast as in double precision,
     unless the squares of the values are out of its range.
@@ -93,12 +95,20 @@ def norm(x: Tensor) -> Tensor:
     return exact
 
 
+def numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """Return the values of tensors of one element, all at once: one by one, each is a wait for its device."""
+    if len({scalar.device for scalar in scalars}) != 1:
+        return [float(scalar) for scalar in scalars]
+    values: list[float] = torch.stack(list(scalars)).tolist()
+    return values
+
+
 @contextmanager
-def _freed_when_complete(weights: Sequence[Weight], squares: dict[str, list[Tensor]]) -> Iterator[None]:
+def _freed_when_complete(weights: Sequence[Weight], sizes: list[tuple[str, Tensor]]) -> Iterator[None]:
     def hook_of(name: str) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
             if parameter.grad is not None:
-                squares.setdefault(name, []).append(norm(parameter.grad) ** 2)
+                sizes.append((name, norm(parameter.grad)))
                 parameter.grad = None
 
         return hook

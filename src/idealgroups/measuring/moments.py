@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..theory.curves import Curves, Moments, curves
+from ..theory.curves import Curves, Moments, curves_of_layers
 
 CANCELLATION = 1e-2
 """Below this share of the second moment a variance is computed the slow, stable way."""
@@ -59,7 +59,7 @@ def gradient_sums(gradient: Tensor, x: Tensor, gamma: Tensor | None) -> tuple[Te
 
 def curves_of_calls(calls: dict[str, list[Call]]) -> dict[str, Curves]:
     """Return the gain of every number of groups, of every layer, from all its calls."""
-    return {name: curves([one for call in some for one in call.moments()]) for name, some in calls.items()}
+    return curves_of_layers({name: [one for call in some for one in call.moments()] for name, some in calls.items()})
 
 
 def _positions_last(x: Tensor) -> Tensor:

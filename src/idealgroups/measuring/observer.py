@@ -19,8 +19,9 @@ from ..sandbox.calling import call_model, copy_inputs, describe
 from ..sandbox.generators import check_seed, sandbox
 from ..sandbox.snapshot import Snapshot
 from ..sandbox.tree import tensors
-from .backward import norm, squares_at_once, squares_at_the_end
+from .backward import norm, numbers, squares_at_once, squares_at_the_end
 from .diagnosis import refuse_empty_inputs, value_range, what_the_model_raised
+from .feeds import Feeds
 from .function_calls import FunctionalNorms, NoDropout
 from .graph import has_reentrant_checkpoint, leaves, movable, nodes_behind
 from .loss import Loss, random_projection
@@ -91,9 +92,11 @@ class Observer:
             raise IdealGroupsError(
                 "the model has no weight layers (parameters named weight, kernel or w) that gradients reach."
             )
-        self._sizes = {weight.name: float(norm(weight.parameter.detach())) for weight in self._weights}
+        sizes = numbers([norm(weight.parameter.detach()) for weight in self._weights])
+        self._sizes = {weight.name: size for weight, size in zip(self._weights, sizes, strict=True)}
         self._snapshot = Snapshot(self.model, source)
         self._has_dropout = True  # until the survey tells
+        self._differentiated: frozenset[str] | None = None  # the same
 
     def close(self) -> None:
         """Free the memory of the copy at once."""
@@ -136,16 +139,17 @@ class Observer:
 
     def survey(self) -> tuple[Structure, Observation]:
         """Run the model as it is; return which norms run, on how many positions, and which weights feed them."""
-        trace = Trace()
+        trace, feeds = Trace(), Feeds()
         functional = FunctionalNorms(lambda: (at.name, at.module) if (at := trace.innermost) else None, self.norms)
-        seen = self._run(_Pass(Calls({}, False), trace), functional)
+        seen = self._run(_Pass(Calls({}, False), trace), functional, feeds)
         self._has_dropout = functional.used
+        self._differentiated = frozenset(seen.calls.differentiated)
         calls = {name: counts for name, counts in seen.calls.positions.items() if name not in seen.calls.odd}
         survey = Structure(
             positions={name: min(counts) for name, counts in calls.items()},
             samples=seen.calls.samples,
             flat=frozenset(name for name, counts in calls.items() if max(counts) == 1),
-            weights=trace.weights(calls),
+            weights=feeds.weights(calls),
             functional=functional.found,
             silent_norms=tuple(name for name in self.norms if name not in calls and name not in seen.calls.odd),
             odd=seen.calls.odd,
@@ -163,7 +167,9 @@ class Observer:
         Raises:
             IdealGroupsError: the model or loss raised, a gradient is not finite, or a layer in ``groups`` did not run.
         """
-        seen = self._run(_Pass(Calls(groups or {}, with_curves)))
+        known = self._differentiated
+        calls = Calls(groups or {}, with_curves, known=known is not None, differentiated=set(known or ()))
+        seen = self._run(_Pass(calls))
         missing = [name for name in seen.calls.groups if name not in seen.calls.positions]
         if missing:
             raise IdealGroupsError(
@@ -175,18 +181,19 @@ class Observer:
     def _observation(self, seen: _Pass) -> Observation:
         return Observation(curves_of_calls(seen.calls.moments), *self._gradients(seen), self._optimizer)
 
-    def _run(self, seen: _Pass, mode: NoDropout | None = None) -> _Pass:
+    def _run(self, seen: _Pass, mode: NoDropout | None = None, feeds: Feeds | None = None) -> _Pass:
         """Run a pass inside ``mode``; by default inside one against dropout, unless the survey has seen none."""
-        calls, trace = seen.calls, seen.trace
+        calls = seen.calls
         calls.backwards = len(self._losses)
-        owners = [weight.owner for weight in self._weights]
+        modules = dict(self.model.named_modules())
         with (
             self._nothing_left(),
             sandbox(self._seed, self._device),
             redirect_stdout(sys.stderr),  # what a model prints must not mix with our output
             mode or (NoDropout() if self._has_dropout else nullcontext()),
-            regrouped(self.model, self.norms, calls, trace),
-            trace.follow(self.model, owners, self._refuse_original),
+            regrouped(modules, self.norms, calls, feeds),
+            feeds.follow(modules, [weight.owner for weight in self._weights]) if feeds else nullcontext(),
+            seen.trace.follow(modules, self._refuse_original),
         ):
             self._backward(self._forward(seen), seen)
         return seen

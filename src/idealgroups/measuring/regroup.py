@@ -16,8 +16,8 @@ from torch.autograd.graph import Node
 from ..errors import IdealGroupsError, internal
 from ..norms import Norm, disagreement
 from ..norms.recognise import is_trusted
+from .feeds import Feeds
 from .moments import Call, forward_moments, gradient_sums
-from .trace import Trace
 from .transforms import is_differentiated, is_transformed, ordinary, outside_of_transforms
 
 
@@ -28,12 +28,13 @@ class Calls:
     ``groups``: the numbers of groups to use; other layers stay as they are. ``with_moments``: whether to keep moments
     of the regrouped layers. ``positions``: of each call. ``samples``: of the last one. ``odd``: why a layer was called
     in a way that no group norm can be. ``outputs``: the nodes of the autograd graph that the layers left.
-    ``differentiated``: layers that the model itself differentiated. ``backward`` counts the backward passes that have
-    begun, of ``backwards`` in all.
+    ``differentiated``: layers that the model itself differentiated; unless ``known``, the pass finds them out.
+    ``backward`` counts the backward passes that have begun, of ``backwards`` in all.
     """
 
     groups: Mapping[str, int]
     with_moments: bool
+    known: bool = False
     backwards: int = 1
     backward: int = 0
     positions: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -45,12 +46,16 @@ class Calls:
 
 
 @contextmanager
-def regrouped(model: nn.Module, norms: Mapping[str, Norm], calls: Calls, trace: Trace) -> Iterator[None]:
-    """Exchange the forward of the layers ``norms`` of ``model`` while inside, and write what they do to ``calls``."""
-    modules = dict(model.named_modules())
+def regrouped(
+    modules: Mapping[str, nn.Module], norms: Mapping[str, Norm], calls: Calls, feeds: Feeds | None
+) -> Iterator[None]:
+    """Exchange the forward of the layers ``norms`` of ``modules`` while inside, and write what they do to ``calls``.
+
+    ``feeds`` is told of every call, too, where it is there.
+    """
     with ExitStack() as stack:
         for name, norm in norms.items():
-            stack.enter_context(_exchanged(modules[name], _Regrouped(name, modules[name], norm, calls, trace)))
+            stack.enter_context(_exchanged(modules[name], _Regrouped(name, modules[name], norm, calls, feeds)))
         yield
 
 
@@ -70,15 +75,13 @@ def _exchanged(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]
 class _Regrouped:
     """The forward of one normalization layer during one pass."""
 
-    def __init__(self, name: str, module: nn.Module, norm: Norm, calls: Calls, trace: Trace) -> None:
+    def __init__(self, name: str, module: nn.Module, norm: Norm, calls: Calls, feeds: Feeds | None) -> None:
         self._name, self._module, self._norm = name, module, norm
-        self._calls, self._trace = calls, trace
+        self._calls, self._feeds = calls, feeds
         self._original = module.forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        first = "" if args else next(iter(inspect.signature(self._original).parameters), "")
-        x = args[0] if args else kwargs.get(first)
-        others = [*args[1:], *(value for key, value in kwargs.items() if key != first)]
+        x, others = self._arguments(args, kwargs)
         if isinstance(x, Tensor) and x.numel() == 0:  # no proposals: nothing to normalize
             return self._as_it_is(x, args, kwargs)
         why = _why_not(self._module, self._norm, x, others)
@@ -87,12 +90,20 @@ class _Regrouped:
         with internal(f"recording a call of {self._name}"):
             self._calls.positions[self._name].append(x.shape[2:].numel())
             self._calls.samples[self._name] = x.shape[0]
-            self._trace.norm_runs(self._name, x)
+            if self._feeds is not None:
+                self._feeds.norm_runs(self._name, x)
         groups = self._calls.groups.get(self._name)
         y = self._checked(x, args, kwargs) if groups is None else self._with_groups(x, groups)
         with internal(f"recording a call of {self._name}"):
             self._record(y)
         return y
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
+        """Return the input and all other arguments."""
+        if args:
+            return args[0], [*args[1:], *kwargs.values()]
+        first = next(iter(inspect.signature(self._original).parameters), "")
+        return kwargs.get(first), [value for key, value in kwargs.items() if key != first]
 
     def _odd_call(self, why: str | None, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._calls.odd.setdefault(self._name, why or "")
@@ -173,7 +184,7 @@ class _Regrouped:
         self._calls.outputs.append((self._name, output.grad_fn))
         if is_transformed(y) and is_differentiated(y):
             self._calls.differentiated.add(self._name)
-        elif self._calls.backward == 0:
+        elif not self._calls.known and self._calls.backward == 0:
             output.grad_fn.register_prehook(_notes_differentiation(self._name, self._calls))
 
 
@@ -187,7 +198,7 @@ def _notes_differentiation(name: str, calls: Calls) -> Callable[[Any], None]:
 
 def _like(x: Tensor, parameter: Tensor | None) -> Tensor | None:
     """γ or β in the precision of ``x`` if that is higher: half precision under autocast keeps its parameters."""
-    if parameter is None or x.dtype.itemsize < parameter.dtype.itemsize:
+    if parameter is None or x.dtype == parameter.dtype or x.dtype.itemsize < parameter.dtype.itemsize:
         return parameter
     return parameter.to(x.dtype)
 
@@ -201,8 +212,8 @@ def _why_not(module: nn.Module, norm: Norm, x: Any, others: list[Any]) -> str | 
     channels = norm.num_channels
     if x.ndim < 2 or x.shape[1] != channels:
         return f"has {channels} channels but got an input of shape {tuple(x.shape)}, where (N, C, …) is needed"
-    unbatched = getattr(module, "_get_no_batch_dim", None)
-    if callable(unbatched) and x.ndim == unbatched():
+    can_be_unbatched: Any = module if isinstance(module, nn.modules.instancenorm._InstanceNorm) else None
+    if can_be_unbatched is not None and x.ndim == can_be_unbatched._get_no_batch_dim():
         return f"gets inputs without a batch axis, (C, …), of shape {tuple(x.shape)}, where (N, C, …) is needed"
     if not x.is_floating_point():
         return f"gets {str(x.dtype).removeprefix('torch.')} values, where a group norm takes real ones"

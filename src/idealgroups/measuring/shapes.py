@@ -17,9 +17,9 @@ from ..norms import Inventory, inventory
 from ..sandbox.calling import call_model, describe
 from ..sandbox.supported import refuse_unsupported
 from ..sandbox.tree import tree_map
+from .feeds import Feeds
 from .observation import Structure
 from .prepare import find_weights
-from .trace import Trace
 
 
 def without_values() -> FakeTensorMode:
@@ -55,7 +55,7 @@ def survey_shapes(
     found = inventory(model, skip)
     fake = next((t.fake_mode for t in _tensors(model) if isinstance(t, FakeTensor)), None) or without_values()
     positions: dict[str, list[int]] = {}
-    trace = Trace()
+    feeds = Feeds()
     try:
         twin = _without_values(model, fake)
     except Exception as error:
@@ -65,10 +65,10 @@ def survey_shapes(
         ) from None
     with fake, torch.no_grad(), ExitStack() as stack:
         inputs = tree_map(lambda leaf: _shape_of(leaf, fake) if isinstance(leaf, Tensor) else leaf, example_inputs)
-        stack.enter_context(trace.follow(twin, [weight.owner for weight in find_weights(twin, found)]))
-        for name, module in twin.named_modules(remove_duplicate=True):
-            if name in found.norms:
-                stack.callback(_note_calls(name, module, positions, trace).remove)
+        modules = dict(twin.named_modules())
+        stack.enter_context(feeds.follow(modules, [weight.owner for weight in find_weights(twin, found)]))
+        for name in found.norms:
+            stack.callback(_note_calls(name, modules[name], positions, feeds).remove)
         try:
             output = describe(call_model(twin, inputs))
         except Exception as error:
@@ -80,7 +80,7 @@ def survey_shapes(
     structure = Structure(
         positions={name: min(counts) for name, counts in positions.items()},
         flat=frozenset(name for name, counts in positions.items() if max(counts) == 1),
-        weights=trace.weights(positions),
+        weights=feeds.weights(positions),
         functional={},
         silent_norms=tuple(name for name in found.norms if name not in positions),
         odd={},
@@ -89,7 +89,7 @@ def survey_shapes(
     return found, structure
 
 
-def _note_calls(name: str, module: nn.Module, positions: dict[str, list[int]], trace: Trace) -> RemovableHandle:
+def _note_calls(name: str, module: nn.Module, positions: dict[str, list[int]], feeds: Feeds) -> RemovableHandle:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         module.eval()  # in training it refuses one value per channel
 
@@ -97,7 +97,7 @@ def _note_calls(name: str, module: nn.Module, positions: dict[str, list[int]], t
         x = args[0] if args else next(iter(kwargs.values()))
         if x.numel():
             positions.setdefault(name, []).append(x.shape[2:].numel())
-            trace.norm_runs(name, x)
+            feeds.norm_runs(name, x)
 
     return module.register_forward_pre_hook(hook, with_kwargs=True)
 

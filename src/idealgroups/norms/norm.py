@@ -47,7 +47,8 @@ class Norm:
         return None if self.bias is None else self._values(module, self.bias)
 
     def _values(self, module: nn.Module, name: str) -> Tensor:
-        values: Tensor = getattr(module, name).reshape(-1)
+        values: Tensor = getattr(module, name)
+        values = values if values.ndim == 1 else values.reshape(-1)
         return values if self.repeats == 1 else values.repeat_interleave(self.repeats)
 
     def finish(self, module: nn.Module, y: Tensor) -> Tensor:

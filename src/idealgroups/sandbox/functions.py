@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-_MUTABLE = (dict, list, set, OrderedDict, defaultdict, deque)
+_MUTABLE = frozenset({dict, list, set, OrderedDict, defaultdict, deque})
+_PLAIN = frozenset({type(None), bool, int, float, str})
 _DEPTH = 4
 
 
@@ -31,14 +32,18 @@ def rebind_functions(twin: nn.Module, memo: dict[int, Any]) -> None:
 
 def _is_empty(value: Any) -> bool:
     """Return whether there is no function in ``value``, as in most attributes of a module."""
-    return value is None or type(value) in (bool, int, float, str) or (type(value) in _MUTABLE and not value)
+    return type(value) in _PLAIN or (type(value) in _MUTABLE and not value)
 
 
 def containers_of(module: nn.Module) -> Iterator[Any]:
     """The lists, dicts, sets and deques that the attributes and hooks of ``module`` hold or refer to."""
     seen: set[int] = set()
     for key, value in vars(module).items():
-        if key not in ("_parameters", "_buffers", "_modules"):
+        if type(value) in _PLAIN or key in ("_parameters", "_buffers", "_modules"):
+            continue
+        if type(value) in _MUTABLE and not value:
+            yield value
+        else:
             yield from _containers(value, _DEPTH, seen)
 
 

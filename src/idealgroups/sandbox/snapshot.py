@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -12,10 +13,10 @@ from .functions import containers_of
 
 
 class Snapshot:
-    """Remembers buffers by value, modes, and attributes and the items of lists, dicts and sets by reference.
+    """Remembers tensors by value, modes, and attributes and the items of lists, dicts and sets by reference.
 
-    Parameters, which a forward pass may change too, are put back to what they are in ``source``, the model that this
-    one is a copy of, so that no second copy is needed; without a ``source`` they are remembered by value.
+    Parameters and buffers are put back to what they are in ``source``, the model that this one is a copy of, so that no
+    second copy is needed; where they are others there, or without a ``source``, they are remembered by value.
 
     >>> layer = nn.BatchNorm1d(2)
     >>> snapshot = Snapshot(layer)
@@ -28,42 +29,52 @@ class Snapshot:
     @torch.no_grad()
     def __init__(self, model: nn.Module, source: nn.Module | None = None) -> None:
         modules = list(model.modules())
-        self._modes = [(module, module.training) for module in modules]
-        self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-        self._states = [
-            (module, dict(attributes(module)), dict(module._parameters), dict(module._buffers)) for module in modules
-        ]
+        self._modules = [_Module(module) for module in modules]
         found = {id(container): container for module in modules for container in containers_of(module)}
         self._containers = [(container, container.copy()) for container in found.values()]
-        self._tensors = [_Kept(buffer, buffer.clone()) for buffer in model.buffers()]
-        originals = list(source.parameters()) if source is not None else []
         parameters = list(model.parameters())
-        for number, parameter in enumerate(parameters):
-            original = originals[number].detach() if len(originals) == len(parameters) else None
-            is_same = original is not None and _same(parameter, original.to(parameter.dtype))
-            self._tensors.append(_Kept(parameter, original if is_same else parameter.detach().clone()))
+        self._flags = [(parameter, parameter.requires_grad) for parameter in parameters]
+        tensors = [*model.buffers(), *parameters]
+        originals = [*source.buffers(), *source.parameters()] if source is not None else []
+        if len(originals) != len(tensors):
+            originals = []
+        self._tensors = [_Kept(*pair) for pair in zip_longest(tensors, originals)]
 
     @torch.no_grad()
     def restore(self) -> None:
         """Undo what the model's passes have changed since."""
-        for module, before, parameters, buffers in self._states:
-            own = vars(module)
-            for key in [key for key in own if key not in before and key not in TORCH_KEEPS]:
-                del own[key]
-            own.update(before)
-            _refill(module._parameters, parameters)
-            _refill(module._buffers, buffers)
+        for module in self._modules:
+            module.restore()
         for container, items in self._containers:
             if container or items:  # most are empty
                 container.clear()
                 (container.extend if hasattr(container, "extend") else container.update)(items)
         for kept in self._tensors:
             kept.restore()
-        for module, training in self._modes:
-            module.training = training
         for parameter, requires_grad in self._flags:
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
+
+
+class _Module:
+    """A module's own attributes, its mode, and which tensors it had."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._keys = set(vars(module))
+        self._attributes = dict(attributes(module))
+        self._training = module.training
+        self._parameters, self._buffers = dict(module._parameters), dict(module._buffers)
+
+    def restore(self) -> None:
+        own = vars(self._module)
+        if own.keys() != self._keys:
+            for key in own.keys() - self._keys - TORCH_KEEPS:
+                del own[key]
+        own.update(self._attributes)
+        own["training"] = self._training
+        _refill(own["_parameters"], self._parameters)
+        _refill(own["_buffers"], self._buffers)
 
 
 def _refill(mapping: dict[str, Any], items: dict[str, Any]) -> None:
@@ -74,20 +85,30 @@ def _refill(mapping: dict[str, Any], items: dict[str, Any]) -> None:
 
 
 class _Kept:
-    """A tensor and the values it had. ``data`` holds its memory, should somebody give it another."""
+    """A tensor and the values it had, those of ``original`` if it has the same.
 
-    def __init__(self, tensor: Tensor, values: Tensor | None) -> None:
-        self._tensor, self._data, self._values = tensor, tensor.detach(), values
-        self._shape = tensor.shape
-        self._is_plain = values is not None and (tensor.dtype, tensor.device) == (values.dtype, values.device)
+    ``data`` holds its memory, should somebody give it another.
+    """
+
+    def __init__(self, tensor: Tensor, original: Tensor | None) -> None:
+        self._tensor, self._data, self._shape = tensor, tensor.detach(), tensor.shape
+        if original is not None and self._is_copy_of(original):
+            self._values = original.detach()
+        else:
+            self._values = tensor.detach().clone()
+        self._is_plain = (tensor.dtype, tensor.device) == (self._values.dtype, self._values.device)
+
+    def _is_copy_of(self, original: Tensor) -> bool:
+        is_own = _memory(self._data) is None or _memory(self._data) != _memory(original)
+        return is_own and _same(self._data, original.detach().to(self._data.dtype))
 
     def restore(self) -> None:
         if _memory(self._tensor) != _memory(self._data) or self._tensor.shape != self._shape:
             if self._data.shape != self._shape:  # resized in place
                 self._data.resize_(self._shape)
             self._tensor.data = self._data
-        values = self._values
-        if values is not None and not _same(self._data, values if self._is_plain else values.to(self._data.dtype)):
+        values = self._values if self._is_plain else self._values.to(self._data.dtype)
+        if not _same(self._data, values):
             self._data.copy_(values)
 
 
@@ -98,6 +119,6 @@ def _memory(tensor: Tensor) -> int | None:
 def _same(a: Tensor, b: Tensor) -> bool:
     """Equal in shape and values; what cannot be compared counts as changed."""
     try:
-        return torch.equal(a, b if a.device == b.device else b.to(a.device))
-    except (RuntimeError, NotImplementedError):  # sparse tensors
+        return torch.equal(a, b)
+    except (RuntimeError, NotImplementedError):  # sparse tensors, or on two devices
         return False
