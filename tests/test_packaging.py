@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from setuptools.command.egg_info import FileList
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,24 +30,33 @@ def oldest_python() -> str:
     return PROJECT["requires-python"].removeprefix(">=")
 
 
-def test_the_source_distribution_holds_every_tracked_file_but_the_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MANIFEST.in, as setuptools reads it, beside what git tracks."""
+def test_the_source_distribution_holds_every_tracked_file_but_the_plots() -> None:
+    """What the build's own code takes, beside what git tracks."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a clone")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     tracked = {name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()}
-    monkeypatch.chdir(ROOT)
-    files = FileList()
-    files.findall()
-    for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            files.process_template_line(line)
-    taken = {Path(name).as_posix() for name in files.files}
-    added_by_setuptools = {"pyproject.toml", "MANIFEST.in"}
-    missing = {name for name in tracked - taken - added_by_setuptools if not re.search(r"/runs/\w+/plots/", name)}
-    assert missing == {".gitignore"}
+    taken = {Path(file.distribution_path).as_posix() for file in SdistBuilder(str(ROOT)).recurse_included_files()}
+    added_to_every_one = {"pyproject.toml", "LICENSE", ".gitignore"}
+    missing = {name for name in tracked - taken - added_to_every_one if not re.search(r"/runs/\w+/plots/", name)}
+    assert missing == set()
     assert not [name for name in taken if "/plots/" in name]
     assert sum((ROOT / name).stat().st_size for name in taken & tracked) < 16e6
+
+
+def test_the_readme_of_a_package_index_has_no_link_and_no_picture_that_leads_nowhere() -> None:
+    """There is no address of the repository: what is relative in a clone would be dead anywhere else."""
+    shown = ProjectMetadata(str(ROOT), PluginManager()).core.readme
+    written = (ROOT / "README.md").read_text(encoding="utf-8")
+    relative = re.findall(r"(!?)\[([^]]*)\]\((?!\w+:)([^)#]*)", written)
+    assert {picture for picture, _, _ in relative} == {"", "!"}
+    assert re.findall(r"\]\((?!\w+:)[^)]*\)", shown) == []
+    for picture, text, file in relative:
+        assert text in shown
+        assert picture or f"`{file}`" in shown
+    without = re.compile(r"!?\[([^]]*)\]\([^)]*\)")
+    words = re.findall(r"\w+", without.sub(r"\1", written))
+    assert [word for word in set(words) if words.count(word) > len(re.findall(rf"\b{word}\b", shown))] == []
 
 
 def test_the_oldest_python_is_the_one_that_is_checked_and_classified() -> None:
@@ -65,7 +77,9 @@ def test_the_policy_names_the_oldest_version_of_every_dependency() -> None:
 def test_the_package_says_that_it_is_typed() -> None:
     assert "Typing :: Typed" in PROJECT["classifiers"]
     assert (ROOT / "src" / "idealgroups" / "py.typed").exists()
-    assert PYPROJECT["tool"]["setuptools"]["package-data"]["idealgroups"] == ["py.typed"]
+    wheel = {Path(file.distribution_path).as_posix() for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    assert "idealgroups/py.typed" in wheel
+    assert {name.split("/")[0] for name in wheel} == {"idealgroups"}
 
 
 def test_the_license_is_an_expression_and_no_classifier_repeats_it() -> None:
