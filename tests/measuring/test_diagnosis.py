@@ -279,5 +279,5 @@ def test_a_missing_argument_is_said_before_the_kind_of_the_inputs(given: Any) ->
         def forward(self, x: torch.Tensor, *, scale: float) -> torch.Tensor:
             return scale * self.layers(x)
 
-    with pytest.raises(IdealGroupsError, match="missing a required (keyword-only )?argument: 'scale'"):
+    with pytest.raises(IdealGroupsError, match=r"missing a required (keyword-only )?argument: 'scale'"):
         ig.plan(Scaled(), given)
