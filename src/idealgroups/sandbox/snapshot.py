@@ -59,18 +59,18 @@ class Snapshot:
 class _Module:
     """A module's own attributes, its mode, and which tensors it had."""
 
+    __slots__ = ("_attributes", "_buffers", "_module", "_parameters", "_training")
+
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._keys = set(vars(module))
         self._attributes = dict(attributes(module))
         self._training = module.training
         self._parameters, self._buffers = dict(module._parameters), dict(module._buffers)
 
     def restore(self) -> None:
         own = vars(self._module)
-        if own.keys() != self._keys:
-            for key in own.keys() - self._keys - TORCH_KEEPS:
-                del own[key]
+        for key in [key for key in own if key not in self._attributes and key not in TORCH_KEEPS]:
+            del own[key]
         own.update(self._attributes)
         own["training"] = self._training
         _refill(own["_parameters"], self._parameters)
@@ -89,6 +89,8 @@ class _Kept:
 
     ``data`` holds its memory, should somebody give it another.
     """
+
+    __slots__ = ("_data", "_is_plain", "_shape", "_tensor", "_values")
 
     def __init__(self, tensor: Tensor, original: Tensor | None) -> None:
         self._tensor, self._data, self._shape = tensor, tensor.detach(), tensor.shape
