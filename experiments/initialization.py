@@ -197,7 +197,7 @@ def draw(records: Records) -> None:
     x = range(len(WIDTHS))
     plan = trends("isometric")
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4.6), layout="constrained")
+        figure = Figure(figsize=(5.6, 4.8), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         top.axhline(0, color=FAINT, lw=0.7)
         top.axhspan(
@@ -212,7 +212,7 @@ def draw(records: Records) -> None:
         means, deviations = [mean(one) for one in found], [float(np.std(one)) for one in found]
         top.errorbar(x, means, deviations, color=AFTER, marker="o", capsize=3, label="one group size in all layers")
         top.set_ylabel("trend of log u")
-        top.set_title("ResNet-50, 128 px, 1/f noise: mean ± standard deviation of five seeds")
+        top.set_title("ResNet-50, 128 px, 1/f noise: mean ± SD of five seeds")
         top.legend(loc="lower right")
         bottom.plot(x, [IMAGENET[strategy] for strategy in WIDTHS], color=INK, marker="s")
         bottom.set_ylabel("ImageNet error, %")

@@ -268,3 +268,11 @@ def test_all_text_is_inside_the_picture_and_large_enough_for_a_phone(name: str) 
             assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text.get_text()
             assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text.get_text()
             assert text.get_fontsize() / 72 * 390 / figure.get_figwidth() > 7  # pixels on a screen 390 wide
+
+
+def test_the_letters_of_the_picture_of_initialization_are_large_enough_for_a_phone() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "initialization.svg").read_text(encoding="utf-8")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+) ', text)[1])
+    sizes = [float(size) for size in re.findall(r"font(?:-size)?: ?([\d.]+)px", text)]
+    assert sizes
+    assert min(sizes) / width * 390 > 7  # pixels on a screen 390 wide
