@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any
 
 
@@ -25,6 +26,10 @@ class IdealGroupsError(Exception):
         return type(self), (str(self),)
 
 
+MOST = 200
+"""Characters that are quoted of the message of another library."""
+
+
 class NoNormalizationError(IdealGroupsError):
     """The model has no normalization layer that a plan could be made for."""
 
@@ -34,8 +39,12 @@ class InternalError(IdealGroupsError):
 
 
 def one_line(error: BaseException) -> str:
-    """Return class and message of ``error`` without line breaks, not too long; a bare ``assert`` has no message."""
-    message = " ".join(str(error).split())[:300]
+    """Return class and message of ``error`` without line breaks, at most so many words as fit into 200 characters.
+
+    >>> one_line(ValueError("far too long " * 40))[-6:], one_line(AssertionError())
+    (' far …', 'AssertionError')
+    """
+    message = shorten(str(error), MOST, placeholder=" …")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 

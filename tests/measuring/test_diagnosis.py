@@ -212,8 +212,11 @@ class Loaded(Dataset[Tensor]):
         (X.numpy(), r"hold a NumPy array \(4x3x8x8, float32\).* torch\.from_numpy"),
         ((X, {"mask": X.numpy()}), "hold a NumPy array"),
         ({"image": [X.numpy().astype("uint8")]}, r"hold a NumPy array \(4x3x8x8, uint8\)"),
-        (DataLoader(Loaded(), batch_size=2), "are a DataLoader.* give one batch"),
-        (Loaded(), "are a Loaded.* give one batch"),
+        (
+            DataLoader(Loaded(), batch_size=2),
+            "are a DataLoader; of one batch, .* such as batch\\[0\\] or",
+        ),
+        (Loaded(), "are a Loaded; of one batch"),
         ({"images": X, "label": X}, r"there is no argument images\).* batch\['images'\]"),
         (X[None], "have 5; is the batch there twice"),
     ],
@@ -269,15 +272,37 @@ def test_arrays_for_a_trained_network_are_not_called_one_example() -> None:
             ig.convert(net, X.numpy())
 
 
-@pytest.mark.parametrize("given", [X.numpy(), X, [X], DataLoader(X)])
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+
+    def forward(self, x: torch.Tensor, *, scale: float) -> torch.Tensor:
+        return scale * self.layers(x)
+
+
+def test_a_loader_is_said_before_a_missing_argument() -> None:
+    with pytest.raises(IdealGroupsError, match="the example inputs are a DataLoader"):
+        ig.plan(Scaled(), DataLoader(X))
+
+
+def test_a_tuple_of_images_is_told_how_it_is_passed() -> None:
+    """As to a detector, whose second argument are the targets."""
+
+    class Detector(Scaled):
+        def forward(self, images: list[torch.Tensor], targets: Any = None) -> torch.Tensor:  # type: ignore[override]
+            return self.layers(torch.stack([image[:, :8, :8] for image in images]))
+
+    with pytest.raises(IdealGroupsError, match=r"IndexError.*passed as positional arguments; .*\(\[x, y\],\)"):
+        ig.plan(Detector(), tuple(X[:2]))
+
+
+def test_a_loss_of_two_arguments_is_told_that_it_gets_one() -> None:
+    with pytest.raises(IdealGroupsError, match=r"missing 1 required .* it is given the model's output alone"):
+        ig.plan(body(), X, loss=nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize("given", [X.numpy(), X, [X]])
 def test_a_missing_argument_is_said_before_the_kind_of_the_inputs(given: Any) -> None:
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
-
-        def forward(self, x: torch.Tensor, *, scale: float) -> torch.Tensor:
-            return scale * self.layers(x)
-
     with pytest.raises(IdealGroupsError, match=r"missing a required (keyword-only )?argument: 'scale'"):
         ig.plan(Scaled(), given)

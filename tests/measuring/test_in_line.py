@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import idealgroups as ig
+from idealgroups import Plan
 from idealgroups.measuring.observer import Observer
 
 X = torch.randn(4, 3, 8, 8)
@@ -120,3 +122,33 @@ def test_groups_move_exactly_the_weights_in_line() -> None:
     for before, after in zip(one.gradients, many.gradients, strict=True):
         assert before.in_line == (before.name == "body.0.weight")
         assert (before.relative != after.relative) == before.in_line
+
+
+class ChannelsLast(nn.LayerNorm):
+    """Layer norm over channels of (N, C, H, W), whose output is a view."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Tagged(Tensor):
+    """A subclass as of MONAI's images: what is computed from it is a view of a plain tensor."""
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d, nn.BatchNorm2d, ChannelsLast], ids=lambda norm: norm.__name__)
+@pytest.mark.parametrize("kind", [Tensor, Tagged])
+def test_a_relu_in_place_changes_nothing(norm: type[nn.Module], kind: type[Tensor]) -> None:
+    """Of a view, it replaces the node in the graph."""
+
+    def plan(inplace: bool) -> Plan:
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 16, 3), norm(16), nn.ReLU(inplace), nn.Conv2d(16, 16, 3), norm(16), nn.ReLU(inplace)]
+        return ig.plan(nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * 16, 5)), x.as_subclass(kind))
+
+    x = torch.randn(8, 3, 8, 8)
+    usual, in_place = plan(False), plan(True)
+    assert [layer.name for layer in in_place.before.layers if layer.in_line] == ["0.weight", "3.weight"]
+    assert in_place.after is not None
+    assert in_place.before == usual.before
+    assert in_place.after == usual.after
+    assert in_place.sites == usual.sites

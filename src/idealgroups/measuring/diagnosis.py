@@ -60,9 +60,14 @@ def what_the_model_raised(error: Exception, model: nn.Module, inputs: Any, reach
 
 def _mistakes(error: Exception, model: nn.Module, inputs: Any, reached: Running | None) -> Iterator[str]:
     """Yield a sentence for each known mistake that the exception shows."""
+    if isinstance(inputs, DataLoader | Dataset):
+        yield (
+            f"the example inputs are a {type(inputs).__name__}; of one batch, next(iter(DataLoader(dataset, "
+            "batch_size=8))), give what the model takes, without labels, such as batch[0] or batch['image']."
+        )
     if isinstance(error, TypeError) and (reached is None or reached.module is model):
         yield from _wrong_arguments(model, inputs)
-    yield from _no_tensors(error, inputs)
+    yield from _numpy_arrays(error, inputs)
     if model.training and "targets" in str(error) and not (isinstance(inputs, tuple) and len(inputs) > 1):
         yield (
             f"the model raised {one_line(error)}; give a tuple of both, (inputs, targets), as it takes them in "
@@ -112,13 +117,8 @@ def _mistakes(error: Exception, model: nn.Module, inputs: Any, reached: Running 
         )
 
 
-def _no_tensors(error: Exception, inputs: Any) -> Iterator[str]:
-    """The example inputs hold something that a tensor can be made of, or taken from."""
-    if isinstance(inputs, DataLoader | Dataset):
-        yield (
-            f"the example inputs are a {type(inputs).__name__}, and the model raised {one_line(error)}; give one batch "
-            "as the model takes it, without labels, as in next(iter(DataLoader(dataset, batch_size=8)))[0]."
-        )
+def _numpy_arrays(error: Exception, inputs: Any) -> Iterator[str]:
+    """The example inputs hold something that a tensor can be made of."""
     found: list[Any] = []
     tree_map(found.append, inputs)
     for array in (leaf for leaf in found if isinstance(leaf, np.ndarray)):
@@ -199,6 +199,8 @@ def _how(error: Exception, inputs: Any) -> str:
     if isinstance(inputs, Mapping) and isinstance(error, TypeError):
         return "a dict is passed as keywords; a model that takes one dict needs it in a tuple, (inputs,)"
     how = "a tensor, a tuple or a dict"
+    if isinstance(inputs, tuple) and len(inputs) > 1:
+        how = "a tuple is passed as positional arguments; one argument that holds several tensors is ([x, y],)"
     if isinstance(inputs, Tensor) and isinstance(error, TypeError):
         how += "; on the command line let a factory return (model, example_inputs)"
     return how

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -18,6 +19,17 @@ def nodes_behind(start: Iterable[Node | None]) -> set[Node]:
             seen.add(node)
             nodes.extend(function for function, _ in node.next_functions)
     return seen
+
+
+def origin(x: Tensor) -> Tensor:
+    """Return the tensor that ``x`` is a view of, or ``x`` itself.
+
+    An operation in place, such as a ReLU, gives a view another node; that of the tensor behind the view stays in the
+    graph. Instance norm returns a view, and so does every operation on a subclass of ``Tensor``.
+    """
+    with torch._C.DisableTorchFunctionSubclass():
+        base = x._base if x._is_view() else None
+        return x if base is None or base.grad_fn is None else base
 
 
 def leaves(nodes: Iterable[Node]) -> list[Tensor]:

@@ -227,7 +227,9 @@ class Observer:
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
-                raise IdealGroupsError(f"the loss raised {one_line(error)}.", cause=error) from None
+                hint = "; it is given the model's output alone, as in lambda output: criterion(output, target)"
+                more = hint if isinstance(error, TypeError) and "missing" in str(error) else ""
+                raise IdealGroupsError(f"the loss raised {one_line(error)}{more}.", cause=error) from None
             if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
                 raise IdealGroupsError(
                     "the loss must be one differentiable number: return a scalar tensor that has a gradient."

@@ -17,6 +17,7 @@ from ..errors import IdealGroupsError, internal
 from ..norms import Norm, disagreement
 from ..norms.recognise import is_trusted
 from .feeds import Feeds
+from .graph import origin
 from .moments import Call, forward_moments, gradient_sums
 from .transforms import is_differentiated, is_transformed, ordinary, outside_of_transforms
 
@@ -147,7 +148,8 @@ class _Regrouped:
         if not is_transformed(x):
             call = forward_moments(x.detach(), self._norm.eps)
             if y.requires_grad:
-                y.register_hook(self._gradient_hook(call, x.detach(), gamma))  # type: ignore[no-untyped-call]
+                hook = self._gradient_hook(call, x.detach(), gamma)
+                origin(y).register_hook(hook)  # type: ignore[no-untyped-call]
         else:
             inner, fold = ordinary(x)
             output, fold_output = ordinary(y)
@@ -178,7 +180,7 @@ class _Regrouped:
         """Keep the node of the output, by which weights that a norm lies behind are told from the others."""
         if not isinstance(y, Tensor):
             return
-        output = ordinary(y)[0] if is_transformed(y) else y
+        output = ordinary(y)[0] if is_transformed(y) else origin(y)
         if output.grad_fn is None:
             return
         self._calls.outputs.append((self._name, output.grad_fn))
