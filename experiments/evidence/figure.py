@@ -17,11 +17,14 @@ SHOWN = tuple(name for name in RANKED if name != "instance")
 
 
 def above_figure(columns: Mapping[str, Mapping[str, float]]) -> Figure:
-    """``columns``: the title of every arm, and by how many per cent each choice lies above the best there."""
+    """``columns``: the title of every arm, and by how many per cent each choice lies above the best there.
+
+    Every arm has its own scale, for test losses near zero make large per cents.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 2.9), layout="constrained")
-    panels = figure.subplots(1, len(columns), sharex=True, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for panel, (title, values) in zip(panels, columns.items(), strict=True):
         names = [name for name in reversed(SHOWN) if name in values]
         panel.hlines(names, 0, [values[name] for name in names], color="#cccccc", linewidth=1, zorder=1)
@@ -30,8 +33,9 @@ def above_figure(columns: Mapping[str, Mapping[str, float]]) -> Figure:
         )
         panel.set_title(title, loc="left", fontsize=10)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.set_xlim(left=-0.3)
+        largest = max(values[name] for name in names)
+        panel.set_xlim(-0.05 * largest, 1.1 * largest)
         panel.grid(axis="x", color="#eeeeee")
         panel.set_axisbelow(True)
-    figure.supxlabel("test loss above that of the arm's best choice, %: left is better", fontsize=10)
+    figure.supxlabel("test loss above that of the arm's best choice, %: left is better; each arm has its own scale", fontsize=10)
     return figure

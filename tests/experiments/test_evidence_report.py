@@ -107,11 +107,24 @@ def test_the_table_and_the_figure_for_people(parts: Path) -> None:
     assert "instance" not in shown
 
 
-def test_the_readme_tells_what_the_private_arms_found() -> None:
-    """Better than 32 groups in two of three arms, worse in the third: with more the README must be read again."""
+def test_every_choice_is_inside_its_panel() -> None:
+    """Per cents of one arm may be fifty times those of another."""
+    columns = {"one": {"isometric": 0.5, "layer": 3.0}, "two": {"isometric": 52.7, "layer": 0.0}}
+    for panel, values in zip(above_figure(columns).axes, columns.values(), strict=True):
+        low, high = panel.get_xlim()
+        assert low < 0 < max(values.values()) < high
+
+
+def test_the_readme_tells_what_the_finished_arms_found() -> None:
+    """Better than 32 groups in three of four arms, worse in one: with more the README must be read again."""
     text = report(read_results([PARTS.parent / "runs"]))
-    rows = text.partition("### isometric against fixed-32")[2].partition("###")[0].splitlines()
-    verdicts = [row.split("|")[-2].strip() for row in rows if row.count("|") == 8][2:]
-    assert sorted(verdicts) == ["better", "better", "worse"]
+
+    def verdicts(reference: str) -> list[str]:
+        rows = text.partition(f"### isometric against {reference}")[2].partition("###")[0].splitlines()
+        return sorted([row.split("|")[-2].strip() for row in rows if row.count("|") == 8][2:])
+
+    assert verdicts("fixed-32") == ["better", "better", "better", "worse"]
+    assert verdicts("uniform") == ["worse", "–", "–", "–"]
     readme = (PARTS.parents[2] / "README.md").read_text(encoding="utf-8")
-    assert "Today's has three finished arms, all private: significantly better than 32 groups in two" in readme
+    assert "Today's has four finished arms: significantly better than 32 groups in three" in readme
+    assert "significantly worse than `uniform` in another" in readme
