@@ -37,5 +37,7 @@ def above_figure(columns: Mapping[str, Mapping[str, float]]) -> Figure:
         panel.set_xlim(-0.05 * largest, 1.1 * largest)
         panel.grid(axis="x", color="#eeeeee")
         panel.set_axisbelow(True)
-    figure.supxlabel("test loss above that of the arm's best choice, %: left is better; each arm has its own scale", fontsize=10)
+    figure.supxlabel(
+        "test loss above that of the arm's best choice, %: left is better; each arm has its own scale", fontsize=10
+    )
     return figure
