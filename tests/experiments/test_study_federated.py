@@ -21,6 +21,7 @@ from experiments.study.engines import LocalEngine
 from experiments.study.execute import check, run_study
 from experiments.study.federated import A_ROUND, FEDERATED, federated_rounds
 from experiments.study.store import Store
+from experiments.study.train import TrainJob, train
 from study_cases import ARM, TINY
 
 DIGITS = Images("digits-clients", 0, 1000, 100, 100)
@@ -136,13 +137,14 @@ def test_the_rate_falls_from_round_to_round_and_only_ten_take_part(digits: Datas
 def test_a_study_trains_its_clients_and_can_be_repeated(tmp_path: Path) -> None:
     pytest.importorskip("flwr")
     study = dataclasses.replace(STUDY, epochs=2)
-    outcomes = []
-    for name in ("one", "two"):
-        run_study(study, Store(tmp_path / name), LocalEngine(1))
-        outcomes.append({result.run: result.record["test_loss"] for result in Store(tmp_path / name).results()})
-    assert outcomes[0] == outcomes[1]
-    assert {run.strategy for run in outcomes[0]} == {"fixed-32", "layer", "batch"}
-    assert all(loss < 2.3 for loss in outcomes[0].values())  # the logarithm of ten
+    store = Store(tmp_path)
+    run_study(study, store, LocalEngine(1))
+    results = {result.run: result.record["test_loss"] for result in store.results()}
+    assert {run.strategy for run in results} == {"fixed-32", "layer", "batch"}
+    assert all(loss < 2.3 for loss in results.values())  # the logarithm of ten
+    run = next(run for run in results if run.strategy == "batch")
+    again = train(TrainJob((run,), None), load(run.arm.images))
+    assert again.test_loss == pytest.approx(results[run], rel=1e-5)  # the store rounds
 
 
 def test_what_does_not_go_together_is_said() -> None:
