@@ -42,6 +42,8 @@ def federated_rounds(network: nn.Module, dataset: Dataset, run: Run, loss_of: Lo
     try:
         from flwr.common import Code, FitRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
         from flwr.server.strategy import FedAvg
+
+        from recipes.with_flower import get_weights, set_weights
     except ImportError:
         raise IdealGroupsError("federated training needs Flower; pip install flwr.") from None
     if dataset.client is None:
@@ -54,18 +56,18 @@ def federated_rounds(network: nn.Module, dataset: Dataset, run: Run, loss_of: Lo
     strategy, worker = FedAvg(fit_metrics_aggregation_fn=lambda metrics: {}), copy.deepcopy(network)
     for number in range(run.arm.epochs):
         rate = run.learning_rate * (1 + math.cos(math.pi * number / run.arm.epochs)) / 2
-        start, losses = _weights(network), list[Tensor]()
+        start, losses = get_weights(network), list[Tensor]()
         results: list[Any] = []
         for chosen in torch.randperm(len(rows), generator=generator)[:A_ROUND].tolist():
-            _set_weights(worker, start)
+            set_weights(worker, start)
             order = rows[chosen][torch.randperm(len(rows[chosen]), generator=generator)]
             batches = order[: len(order) // size * size].split(size)
             losses += _train(worker, dataset, batches, rate, run, loss_of)
-            sent = ndarrays_to_parameters(_weights(worker))
+            sent = ndarrays_to_parameters(get_weights(worker))
             results.append((None, FitRes(Status(Code.OK, ""), sent, len(order), {})))
         averaged, _ = strategy.aggregate_fit(number + 1, results, [])
         assert averaged is not None
-        _set_weights(network, parameters_to_ndarrays(averaged))
+        set_weights(network, parameters_to_ndarrays(averaged))
         yield Epoch(float(torch.stack(losses).mean()), len(losses))
 
 
@@ -77,12 +79,3 @@ def _train(
     step = eager_step(network, loss_of, optimizer)
     layout = torch.channels_last
     return [step(dataset.x_train[rows].contiguous(memory_format=layout), dataset.y_train[rows]) for rows in batches]
-
-
-def _weights(network: nn.Module) -> list[Any]:
-    return [tensor.detach().cpu().numpy().copy() for tensor in network.state_dict().values()]
-
-
-def _set_weights(network: nn.Module, arrays: list[Any]) -> None:
-    names = network.state_dict().keys()
-    network.load_state_dict({name: torch.as_tensor(array) for name, array in zip(names, arrays, strict=True)})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 from torch import nn
 
 from .errors import IdealGroupsError, NoNormalizationError
 from .fingerprint import fingerprint
-from .measuring.observation import Observation, Optimizer
+from .measuring.observation import Observation, Optimizer, check_optimizer
 from .measuring.prepare import find_weights
 from .measuring.shapes import survey_shapes
 from .norms.purpose import remarks
@@ -41,10 +41,7 @@ def plan_from_shapes(
     """
     started = time.perf_counter()
     check_seed(seed)
-    if optimizer not in get_args(Optimizer):
-        raise IdealGroupsError(
-            f"there is no optimizer {optimizer!r:.60}; choose one of the words {', '.join(get_args(Optimizer))}."
-        )
+    check_optimizer(optimizer)
     found, structure = survey_shapes(model, example_inputs)
     if not found.norms:
         raise NoNormalizationError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
+from ..errors import IdealGroupsError
 from ..records import Gradients, WeightGradient
 from ..theory.curves import Curves
 from ..theory.layer import WeightShape
@@ -13,6 +14,18 @@ from ..theory.solve import PRIVATE_SLACK, SLACK
 
 Optimizer = Literal["sgd", "dp-sgd", "adam"]
 """What makes the steps: the line is log u, for DP-SGD log v. Adam's steps are as large whatever the gradient is."""
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise where ``optimizer`` is none of the words.
+
+    Raises:
+        IdealGroupsError: it is none.
+    """
+    choices = get_args(Optimizer)
+    if not isinstance(optimizer, str) or optimizer not in choices:
+        given = repr(optimizer) if isinstance(optimizer, str) else f"of class {type(optimizer).__name__}"
+        raise IdealGroupsError(f"there is no optimizer {given}; choose one of the words {', '.join(choices)}.")
 
 
 @dataclass(frozen=True)

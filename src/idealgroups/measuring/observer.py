@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from .function_calls import FunctionalNorms, NoDropout
 from .graph import has_reentrant_checkpoint, leaves, movable, nodes_behind
 from .loss import Loss, random_projection
 from .moments import curves_of_calls
-from .observation import Observation, Optimizer, Structure
+from .observation import Observation, Optimizer, Structure, check_optimizer
 from .prepare import Scratch, Weight, scratch_copy
 from .regroup import Calls, regrouped
 from .trace import Trace
@@ -72,10 +72,7 @@ class Observer:
         projections: int = 1,
     ) -> None:
         check_seed(seed)
-        if optimizer not in get_args(Optimizer):
-            choices = ", ".join(get_args(Optimizer))
-            given = repr(optimizer) if isinstance(optimizer, str) else f"of class {type(optimizer).__name__}"
-            raise IdealGroupsError(f"there is no optimizer {given}; choose one of the words {choices}.")
+        check_optimizer(optimizer)
         source = model if copy_of is None else copy_of
         with torch.inference_mode(False):  # outside of it, tensors of inference mode become ordinary ones
             self._scratch: Scratch = scratch_copy(model, seed, skip, is_copy=copy_of is not None)
