@@ -214,9 +214,9 @@ class Loaded(Dataset[Tensor]):
         ({"image": [X.numpy().astype("uint8")]}, r"hold a NumPy array \(4x3x8x8, uint8\)"),
         (
             DataLoader(Loaded(), batch_size=2),
-            "are a DataLoader; of one batch, .* such as batch\\[0\\] or",
+            "are a DataLoader; take one batch, .* such as batch\\[0\\] or",
         ),
-        (Loaded(), "are a Loaded; of one batch"),
+        (Loaded(), "are a Loaded; take one batch"),
         ({"images": X, "label": X}, r"there is no argument images\).* batch\['images'\]"),
         (X[None], "have 5; is the batch there twice"),
     ],

@@ -62,8 +62,8 @@ def _mistakes(error: Exception, model: nn.Module, inputs: Any, reached: Running 
     """Yield a sentence for each known mistake that the exception shows."""
     if isinstance(inputs, DataLoader | Dataset):
         yield (
-            f"the example inputs are a {type(inputs).__name__}; of one batch, next(iter(DataLoader(dataset, "
-            "batch_size=8))), give what the model takes, without labels, such as batch[0] or batch['image']."
+            f"the example inputs are a {type(inputs).__name__}; take one batch, next(iter(DataLoader(dataset, "
+            "batch_size=8))), and give what the model takes of it, without labels, such as batch[0] or batch['image']."
         )
     if isinstance(error, TypeError) and (reached is None or reached.module is model):
         yield from _wrong_arguments(model, inputs)
