@@ -17,6 +17,6 @@ DOCS = HOME.parents[1] / "docs"
 if __name__ == "__main__":
     found = read_results([HOME / "runs"])
     (HOME / "report.md").write_text(report(found), encoding="utf-8")
-    columns = above_best(found)
-    replace_section(DOCS / "evidence.md", "reasons", summary(columns))
-    save_small(above_figure(columns), DOCS / "evidence-reasons.png")
+    arms = above_best(found)
+    replace_section(DOCS / "evidence.md", "reasons", summary(arms))
+    save_small(above_figure(arms), DOCS / "evidence-reasons.png")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from experiments.common.markdown import Table, minus, table
 from experiments.study.analysis import Comparison, Regret, Row, analyse, compare, regrets
 from experiments.study.config import SWEEP, Arm
+from experiments.study.data import SERIES
+from experiments.study.diffusion import SUFFIX as NOISE
+from experiments.study.federated import FEDERATED
 from experiments.study.private import is_private
 from experiments.study.store import Result
 from experiments.study.tables import Arms
@@ -22,6 +27,9 @@ RANKED = (OURS, ONE_NUMBER, "block", HABIT, "gcd-32", "channels-4", "channels-16
 
 SHOWN = (*RANKED, SWEEP, "batch")
 """The sweep's members that are no rows of their own are left out: they have the tuning seed alone."""
+
+KINDS = ("private", "federated", "batches of 1 and 2", "diffusion", "series", "long")
+"""In the order of docs/evidence.md."""
 
 MET, REFUTED, OPEN = "met", "**refuted**", "open"
 
@@ -36,6 +44,7 @@ def report(results: Sequence[Result], parts: Path = PARTS) -> str:
         progress_table(state),
         *(arm_table(arm, rows) for arm, rows in found.items()),
         regret_table(found),
+        kind_table(found),
         *(comparison_table(pairs) for pairs in against if pairs),
         goals_table(found, *against),
     ]
@@ -48,32 +57,64 @@ def report(results: Sequence[Result], parts: Path = PARTS) -> str:
     return "\n".join([head, *(table.markdown() for table in tables)])
 
 
-def above_best(results: Sequence[Result], parts: Path = PARTS) -> dict[str, dict[str, float]]:
-    """By how many per cent each choice lies above the best, for each finished arm by its title."""
+@dataclass(frozen=True)
+class Above:
+    """By how many per cent each choice's test loss lies above the best one's in an arm of one kind."""
+
+    title: str
+    kind: str
+    values: Mapping[str, float]
+
+
+def above_best(results: Sequence[Result], parts: Path = PARTS) -> list[Above]:
+    """Every finished arm, those of a kind together."""
     state = progress(results, parts)
-    titles = {one.arm: _title(one, sum(other.part == one.part for other in state)) for one in state if not one.missing}
-    return {titles[arm]: _above(rows) for arm, rows in analyse(results).items() if arm in titles}
+    rows = analyse(results)
+    arms: dict[str, list[Arm]] = defaultdict(list)
+    for one in state:
+        arms[one.part].append(one.arm)
+    finished = [one for one in state if not one.missing]
+    every = [Above(_title(one, arms[one.part]), kind(one.arm), _above(rows[one.arm])) for one in finished]
+    return sorted(every, key=lambda one: KINDS.index(one.kind))
 
 
-def summary(columns: Mapping[str, Mapping[str, float]]) -> str:
-    """What :func:`above_best` returns as one table for people, the choice with the least mean first."""
-    names = [name for name in SHOWN if all(name in values for values in columns.values())]
-    mean = {name: fmean(values[name] for values in columns.values()) for name in names if name in RANKED}
+def kind(arm: Arm) -> str:
+    """Why there is no batch norm in an arm, or what it is about: one of ``KINDS``."""
+    if is_private(arm.optimizer):
+        return "private"
+    if arm.optimizer == FEDERATED:
+        return "federated"
+    if arm.batch_size <= 2:
+        return "batches of 1 and 2"
+    if arm.images.name.endswith(NOISE):
+        return "diffusion"
+    return "series" if arm.images.name.endswith(SERIES) else "long"
+
+
+def summary(arms: Sequence[Above]) -> str:
+    """What :func:`above_best` returns as one table for people, an arm a row and the least mean on the left."""
+    names = [name for name in RANKED if all(name in one.values for one in arms)]
+    columns = {name: [one.values[name] for one in arms] for name in names}
+    names.sort(key=lambda name: fmean(columns[name]))
+    shown = (*names, *(name for name in SHOWN if name not in RANKED))
     body = [
-        (
-            name,
-            *(minus(f"{values[name]:+.1f}") if name in values else "–" for values in columns.values()),
-            f"{mean[name]:.1f}" if name in mean else "–",
-        )
-        for name in (*sorted(mean, key=lambda name: mean[name]), *(name for name in SHOWN if name not in mean))
-        if any(name in values for values in columns.values())
+        (one.title, *(minus(f"{one.values[name]:+.1f}") if name in one.values else "–" for name in shown))
+        for one in arms
     ]
-    return table(("choice", *columns, "mean"), body)
+    body += [
+        (what, *(f"{of(columns[name]):.1f}" if name in columns else "–" for name in shown))
+        for what, of in (("*mean*", fmean), ("*median*", median))
+    ]
+    return table(("arm", *shown), body)
 
 
-def _title(one: Progress, arms: int) -> str:
-    """The name of the part, or the data set where a part has several arms."""
-    return one.part if arms == 1 else one.arm.images.name.removesuffix("-series").removeprefix("ucr_")
+def _title(one: Progress, arms: Sequence[Arm]) -> str:
+    """The name of the part, and what tells its arms apart where there are several."""
+    if len(arms) == 1:
+        return one.part
+    if len({arm.network for arm in arms}) > 1:
+        return f"{one.part}: {one.arm.network.removeprefix('monai-')}"
+    return f"{one.part}: {one.arm.images.name.removesuffix(SERIES).removeprefix(f'{one.part}_')}"
 
 
 def _above(rows: Mapping[str, Row]) -> dict[str, float]:
@@ -125,18 +166,53 @@ def arm_table(arm: Arm, rows: Mapping[str, Row]) -> Table:
 def regret_table(found: Arms) -> Table:
     """Each choice over all finished arms."""
     plain = regrets(found, RANKED)
+    above = [_above(rows) for rows in found.values()]
     body = [
-        (name, f"{100 * one.mean:.2f}", f"{100 * one.worst:.2f}", str(one.worst_arm))
+        (
+            name,
+            f"{100 * one.mean:.2f}",
+            f"{median(each[name] for each in above):.2f}",
+            f"{100 * one.worst:.2f}",
+            str(one.worst_arm),
+        )
         for name, one in sorted(plain.items(), key=lambda item: item[1].mean)
     ]
-    spread = [_spread(rows) for rows in found.values()]
     note = f"Over {len(found)} arms, over the seeds that all choices have."
-    if spread:
+    if above:
+        spread = [max(value for name, value in each.items() if name in RANKED and name != "instance") for each in above]
         note += (
             " How far the worst choice lies above the best, leaving out instance norm: "
-            f"{min(spread):.1f} to {max(spread):.1f}%."
+            f"{min(spread):.1f} to {max(spread):.1f}%. {_without_one(above)}"
         )
-    return Table("Regret, %", ("choice", "mean", "worst", "where"), tuple(body), note)
+    return Table("Regret, %", ("choice", "mean", "median", "worst", "where"), tuple(body), note)
+
+
+def _without_one(above: Sequence[Mapping[str, float]]) -> str:
+    """Whether the choice of least mean regret depends on a single arm."""
+    names = [name for name in RANKED if all(name in each for each in above)]
+    winners = [
+        min(names, key=lambda name: math.fsum(each[name] for j, each in enumerate(above) if j != i))
+        for i in range(len(above))
+    ]
+    counts = ", ".join(f"{name} {winners.count(name)} times" for name in names if name in winners)
+    return f"With one arm left out, each in turn, the least mean has {counts}."
+
+
+def kind_table(found: Arms) -> Table:
+    """Mean regret by kind of arm."""
+    above = {arm: _above(rows) for arm, rows in found.items()}
+    body = []
+    for one in KINDS:
+        own = [values for arm, values in above.items() if kind(arm) == one]
+        if own:
+            means = (
+                minus(f"{fmean(each[name] for each in own):.1f}") if all(name in each for each in own) else "–"
+                for name in (*RANKED, "batch")
+            )
+            body.append((one, str(len(own)), *means))
+    header = ("kind", "arms", *RANKED, "batch")
+    note = "Batch norm: beside the best choice; never ranked."
+    return Table("Mean regret by kind of arm, %", header, tuple(body), note)
 
 
 def comparison_table(pairs: Sequence[Comparison]) -> Table:
@@ -223,7 +299,3 @@ def _named(pairs: Sequence[Comparison], words: str) -> str:
 
 def _loss(row: Row) -> float:
     return fmean(row.test_loss.values())
-
-
-def _spread(rows: Mapping[str, Row]) -> float:
-    return max(value for name, value in _above(rows).items() if name in RANKED and name != "instance")

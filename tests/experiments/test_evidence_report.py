@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from experiments.evidence.figure import above_figure
 from experiments.evidence.parts import PARTS, progress, read_part
-from experiments.evidence.report import RANKED, above_best, report, summary
+from experiments.evidence.report import RANKED, Above, above_best, report, summary
 from experiments.study.cli import study_app
 from experiments.study.config import Run, Study
 from experiments.study.grid import arms, final_runs, tuning_runs
@@ -92,39 +94,61 @@ def test_nothing_is_concluded_from_no_arm(parts: Path) -> None:
 
 
 def test_the_table_and_the_figure_for_people(parts: Path) -> None:
-    columns = above_best(losses(read_part(parts / "made-up.toml"), 1.0, 1.5), parts)
-    assert list(columns) == ["made-up"]
-    assert columns["made-up"]["isometric"] == 0
-    assert columns["made-up"]["fixed-32"] == pytest.approx(50)
-    rows = summary(columns).splitlines()
-    assert rows[2] == "| isometric | +0.0 | 0.0 |"
-    assert rows[3] == "| fixed-32 | +50.0 | 50.0 |"
-    assert rows[-1].startswith("| sweep | +100.0 | – |")
-    (panel,) = above_figure(columns).axes
-    offsets = panel.collections[-1].get_offsets()[:, 0]
-    shown = dict(zip([label.get_text() for label in panel.get_yticklabels()], offsets, strict=True))
-    assert shown["fixed-32"] == pytest.approx(50)
-    assert "instance" not in shown
+    arms = above_best(losses(read_part(parts / "made-up.toml"), 1.0, 1.5), parts)
+    assert [(one.title, one.kind) for one in arms] == [("made-up", "private")]
+    assert arms[0].values["isometric"] == 0
+    assert arms[0].values["fixed-32"] == pytest.approx(50)
+    header, _, row, mean, middle = summary(arms).splitlines()
+    assert header.startswith("| arm | isometric | fixed-32 | uniform |")
+    assert header.endswith("| sweep | batch |")
+    assert row.startswith("| made-up | +0.0 | +50.0 | +100.0 |")
+    assert row.endswith("| +100.0 | – |")
+    assert mean.startswith("| *mean* | 0.0 | 50.0 | 100.0 |")
+    assert middle.startswith("| *median* | 0.0 | 50.0 | 100.0 |")
 
 
-def test_every_choice_is_inside_its_panel() -> None:
+def test_arms_of_one_part_have_names_of_their_own() -> None:
+    titles = [one.title for one in above_best(read_results([PARTS.parent / "runs"]))]
+    assert len(set(titles)) == len(titles)
+    assert {"brains: unet", "brains-one: segresnet", "ucr: OSULeaf", "voices"} <= set(titles)
+
+
+def test_the_figure_has_every_choice_of_every_arm() -> None:
     """Per cents of one arm may be fifty times those of another."""
-    columns = {"one": {"isometric": 0.5, "layer": 3.0}, "two": {"isometric": 52.7, "layer": 0.0}}
-    for panel, values in zip(above_figure(columns).axes, columns.values(), strict=True):
-        low, high = panel.get_xlim()
-        assert low < 0 < max(values.values()) < high
+    arms = [
+        Above("one", "private", {"isometric": 0.5, "layer": 3.0}),
+        Above("two", "series", {"isometric": 52.7, "layer": 0.0}),
+    ]
+    (axes,) = above_figure(arms).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["isometric", "layer"]  # the last is on top: its median is smaller
+    private, series, middle = (drawn.get_offsets() for drawn in axes.collections)
+    assert private[:, 0].tolist() == [0.5, 3.0]
+    assert series[:, 0].tolist() == [52.7, 0.0]
+    assert middle.tolist() == [pytest.approx([26.6, 0]), [1.5, 1]]
+    low, high = axes.get_xlim()
+    assert low < 0 < 52.7 < high
+
+
+def test_whether_the_least_mean_hangs_on_one_arm() -> None:
+    text = report(read_results([PARTS.parent / "runs"]))
+    assert "the least mean has isometric 11 times, uniform 6 times" in text
 
 
 def test_the_readme_tells_what_the_finished_arms_found() -> None:
-    """Better than 32 groups in three of four arms, worse in one: with more the README must be read again."""
+    """With another finished arm the README and docs/evidence.md must be read again."""
     text = report(read_results([PARTS.parent / "runs"]))
 
-    def verdicts(reference: str) -> list[str]:
+    def verdicts(reference: str) -> dict[str, int]:
         rows = text.partition(f"### isometric against {reference}")[2].partition("###")[0].splitlines()
-        return sorted([row.split("|")[-2].strip() for row in rows if row.count("|") == 8][2:])
+        return dict(Counter([row.split("|")[-2].strip() for row in rows if row.count("|") == 8][2:]))
 
-    assert verdicts("fixed-32") == ["better", "better", "better", "worse"]
-    assert verdicts("uniform") == ["worse", "–", "–", "–"]
+    assert verdicts("fixed-32") == {"better": 10, "worse": 3, "–": 4}
+    assert verdicts("uniform") == {"better": 5, "worse": 3, "–": 9}
     readme = (PARTS.parents[2] / "README.md").read_text(encoding="utf-8")
-    assert "Today's has four finished arms: significantly better than 32 groups in three" in readme
-    assert "significantly worse than `uniform` in another" in readme
+    assert "17 small trainings" in readme
+    assert "significantly better than 32 groups in 10, **significantly worse in three**" in readme
+    assert "than `uniform` in five, **worse in three**" in readme
+    middle = re.search(r"\| isometric \| [\d.]+ \| ([\d.]+) \|", text.partition("### Regret")[2])
+    assert middle
+    assert f"the plan is {float(middle[1]):.1f}% above the best" in readme
