@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 
 from experiments.common.markdown import Table, minus, table
 from experiments.study.analysis import Comparison, Regret, Row, analyse, compare, regrets
@@ -43,6 +43,7 @@ def report(results: Sequence[Result], parts: Path = PARTS) -> str:
     tables = [
         progress_table(state),
         *(arm_table(arm, rows) for arm, rows in found.items()),
+        *precision_tables(found, results),
         regret_table(found),
         kind_table(found),
         *(comparison_table(pairs) for pairs in against if pairs),
@@ -161,6 +162,36 @@ def arm_table(arm: Arm, rows: Mapping[str, Row]) -> Table:
         "training; sweep and batch norm are none."
     )
     return Table(str(arm), header, tuple(body), note)
+
+
+def precision_tables(found: Arms, results: Sequence[Result]) -> list[Table]:
+    """For each arm that finds boxes: the average precision of every choice at its best rate, with its spread."""
+    tables = []
+    for arm, rows in found.items():
+        body = []
+        for name in (name for name in SHOWN if name in rows):
+            at_best = [
+                result
+                for result in results
+                if result.run.arm == arm
+                and result.run.strategy == name
+                and result.run.learning_rate == rows[name].learning_rate
+                and result.record.get("test_ap50") is not None
+            ]
+            if at_best:
+                main = _mean_and_spread([result.test_accuracy for result in at_best])
+                half = _mean_and_spread([result.record["test_ap50"] for result in at_best])
+                body.append((name, main, half, str(len(at_best))))
+        if body:
+            note = "Mean and standard deviation over the seeds."
+            header = ("choice", "AP at an IoU of 0.4, %", "AP at 0.5, %", "seeds")
+            tables.append(Table(f"Average precision: {arm}", header, tuple(body), note))
+    return tables
+
+
+def _mean_and_spread(shares: Sequence[float]) -> str:
+    spread = f" ± {100 * stdev(shares):.1f}" if len(shares) > 1 else ""
+    return f"{100 * fmean(shares):.1f}{spread}"
 
 
 def regret_table(found: Arms) -> Table:

@@ -38,8 +38,9 @@ class Data:
         names: ``digits`` (ships with scikit-learn), ``mnist``, ``fashion``, ``cifar10``, ``cifar100``, or NAME of a
             Keras-style ``NAME.npz`` in the folder; ``NAME-scenes`` makes a segmentation task from the images of NAME,
             ``NAME-noise`` asks for noise that is added to them; ``NAME-patches`` cuts patches of ``size`` voxels a
-            side from a volume; ``NAME-clients`` spreads the training images over clients; ``NAME-crops`` cuts them at
-            random; ``NAME-table`` and ``NAME-series`` are no images, see ``data.py``.
+            side from a volume; ``NAME-boxes`` asks for boxes on the tiles of a folder, see ``tiles.py``;
+            ``NAME-clients`` spreads the training images over clients; ``NAME-crops`` cuts them at random;
+            ``NAME-table`` and ``NAME-series`` are no images, see ``data.py``.
         folder: where NAME.npz or torchvision's data sets are.
         download: let torchvision fetch what the folder lacks.
         size: resize images to this many pixels on a side, series to this length; 0 leaves them as they are.

@@ -29,7 +29,10 @@ from .clients import by_family, by_label
 from .config import Images
 from .diffusion import SUFFIX as NOISE
 from .diffusion import add_noise
+from .losses import are_boxes
 from .scenes import SUFFIX, make_scenes
+from .tiles import SUFFIX as BOXES
+from .tiles import make_tiles
 
 SPLIT_SEED = 20230206
 """One split for all seeds of a study, so that runs differ by initialization and batch order only."""
@@ -61,6 +64,8 @@ class Dataset:
     Where noise is to be predicted, training images are clean, for :func:`examples` to noise them; validation and test
     images are noised inputs (N, C + 1, H, W), and their noise (N, C, H, W) is in place of labels. ``num_classes`` is C.
 
+    Where boxes are to be found, they are float labels (N, K, 4), see ``tiles.py``, and ``num_classes`` is 1.
+
     ``client``: (N,), the client of every training image, where they belong to clients. ``crops``: whether training
     images are cut at random.
     """
@@ -84,7 +89,12 @@ class Dataset:
     @property
     def predicts_noise(self) -> bool:
         """Whether noise is to be predicted, not a class."""
-        return self.y_val.is_floating_point()
+        return self.y_val.is_floating_point() and not self.has_boxes
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether boxes are to be found."""
+        return are_boxes(self.y_val)
 
     @property
     def size(self) -> int:
@@ -117,7 +127,7 @@ def load(images: Images, folder: str | Path = "data", download: bool = False) ->
     (torch.Size([500, 1, 8, 8]), torch.Size([100, 1, 8, 8]), torch.Size([360, 1, 8, 8]))
     """
     x, y = _parts(images, Path(folder), download)
-    num_classes = int(max(labels.max() for labels in y.values())) + 1
+    num_classes = 1 if images.name.endswith(BOXES) else int(max(labels.max() for labels in y.values())) + 1
     if images.name.endswith(SUFFIX):
         for stream, part in enumerate(x):
             x[part], y[part] = make_scenes(x[part], y[part], np.random.default_rng([SPLIT_SEED, stream]))
@@ -153,6 +163,9 @@ def _parts(images: Images, folder: Path, download: bool) -> tuple[Arrays, Arrays
     if images.name.endswith(PATCHES):
         parts = make_patches(images, folder / f"{images.name.removesuffix(PATCHES)}.npz", SPLIT_SEED)
         return {part: one[0] for part, one in parts.items()}, {part: one[1] for part, one in parts.items()}
+    if images.name.endswith(BOXES):
+        x, y = make_tiles(images, folder / images.name.removesuffix(BOXES))
+        return {part: _channels_first(tiles, images.name) for part, tiles in x.items()}, y
     arrays = read(_base(images), folder, download)
     rows = _rows(images, len(arrays["x_train"]))
     picked = {

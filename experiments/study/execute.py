@@ -9,10 +9,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from torch import Tensor
+
 from idealgroups.errors import IdealGroupsError
 
 from .config import Images, Run, Study
-from .data import load
+from .data import Dataset, load
+from .detector import STRIDE
 from .engines import Engine
 from .federated import FEDERATED
 from .grid import arms, final_runs, tuning_runs
@@ -68,7 +71,7 @@ def check(study: Study) -> None:
     """
     for arm in arms(study):
         dataset = load(arm.images, study.data.folder, study.data.download)
-        if dataset.predicts_noise and is_private(arm.optimizer):
+        if dataset.y_val.is_floating_point() and is_private(arm.optimizer):
             raise IdealGroupsError(f"{arm.images.name} cannot be trained with DP-SGD; use sgd or adamw.")
         if (arm.optimizer == FEDERATED) != (dataset.client is not None):
             raise IdealGroupsError(f"{arm.images.name} does not go with {arm.optimizer}; use fedavg with NAME-clients.")
@@ -80,13 +83,20 @@ def check(study: Study) -> None:
                 f"{arm.network} does not take images of {dataset.size} px ({error}); "
                 "set data.size to a multiple of 4, 16 or more."
             ) from None
-        wanted = dataset.y_val[:2].shape if dataset.predicts_noise else (*outputs.shape[:2], *dataset.y_val.shape[1:])
-        if outputs.shape != wanted:
+        if outputs.shape != _wanted_shape(dataset, outputs):
             raise IdealGroupsError(
                 f"{arm.network} has outputs {tuple(outputs.shape[1:])} for one image, which do not fit "
-                f"{arm.images.name}; use unet with NAME-scenes, diffusion-unet with NAME-noise, "
+                f"{arm.images.name}; use unet with NAME-scenes, diffusion-unet with NAME-noise, fcos with NAME-boxes, "
                 "and the other networks with plain data sets."
             )
+
+
+def _wanted_shape(dataset: Dataset, outputs: Tensor) -> tuple[int, ...]:
+    """What the outputs for two validation images must be, with as many classes as there are."""
+    if dataset.has_boxes:
+        return (2, (dataset.size // STRIDE) ** 2, 6)
+    y = dataset.y_val[:2]
+    return tuple(y.shape) if dataset.predicts_noise else (*outputs.shape[:2], *y.shape[1:])
 
 
 def _complete(runs: Sequence[Run], store: Store, engine: Engine, progress: Progress) -> Summary:

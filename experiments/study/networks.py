@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from idealgroups.errors import IdealGroupsError
 
 from .brains import monai_segresnet, monai_unet
+from .detector import SmallFCOS
 from .diffusion import DiffusionUNet
 
 Builder = Callable[[int, int, int], nn.Module]
@@ -229,6 +230,9 @@ NETWORKS: dict[str, Builder] = {
 VOLUME_NETWORKS: dict[str, Builder] = {"monai-unet": monai_unet, "monai-segresnet": monai_segresnet}
 """Those that classify the voxels of patches of a volume."""
 
+BOX_NETWORKS: dict[str, Builder] = {"fcos": lambda in_channels, num_classes, size: SmallFCOS(in_channels)}
+"""Those that find boxes."""
+
 
 TIMM = "timm/"
 
@@ -246,7 +250,7 @@ def build(name: str, in_channels: int, num_classes: int, size: int) -> nn.Module
     """
     if name.startswith(TIMM):
         return _from_timm(name.removeprefix(TIMM), in_channels, num_classes)
-    networks = {**NETWORKS, **VOLUME_NETWORKS}
+    networks = {**NETWORKS, **VOLUME_NETWORKS, **BOX_NETWORKS}
     if name not in networks:
         near = difflib.get_close_matches(name, networks, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(networks)}."

@@ -28,7 +28,7 @@ PLAN_IMAGES = 64
 """Training images a plan is measured on, the first ones in the order of its seed."""
 
 PLAN_PATCHES = 8
-"""The same for patches of a volume, which have as many positions as thirty images."""
+"""The same for patches of a volume and for tiles with boxes, which have as many positions as thirty images or more."""
 
 TIMED_STEPS = 5
 
@@ -118,7 +118,7 @@ def plan_strategies(job: PlanJob, dataset: Dataset) -> list[Planned]:
 def plan_inputs(source: str, dataset: Dataset, seed: int) -> Tensor:
     """Training images, or synthetic ones of the same shape."""
     generator = torch.Generator().manual_seed(seed)
-    count = PLAN_IMAGES if dataset.x_train.dim() == 4 else PLAN_PATCHES
+    count = PLAN_PATCHES if dataset.x_train.dim() == 5 or dataset.has_boxes else PLAN_IMAGES
     chosen = torch.randperm(len(dataset.x_train), generator=generator)[:count]
     if source == "data":
         return examples(dataset, chosen, generator)[0]

@@ -18,14 +18,20 @@ from ..common.stepping import fast_step
 from ..common.training import Epoch, make_optimizer, train_epoch
 from .config import Images, Run
 from .data import Dataset, examples
+from .detector import find_boxes
 from .federated import FEDERATED, federated_rounds
-from .losses import loss_of
+from .losses import are_boxes, count_of, loss_of
 from .machine import describe_machine, pick_device
 from .planned import initial_network
+from .precision import average_precision
 from .private import Private, is_private, make_private
+from .tiles import mirror_boxes
 
 EVALUATION_BATCH, PATCHES = 500, 10
 """Images and patches of a volume that are evaluated at a time."""
+
+OVERLAP, HALF = 0.4, 0.5
+"""Least IoU of a box that is found with a true one: the accuracy is the average precision at the first of them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class TrainJob:
 class Outcome:
     """What came out. Lists have one value an epoch, the others are the last epoch's; NaN where the run diverged.
 
-    ``privacy``: what a private training cost, see :meth:`Private.spent`.
+    ``privacy``: what a private training cost, see :meth:`Private.spent`. ``test_ap50``: where boxes are found, the
+    average precision at an IoU of 0.5; the accuracies are those at 0.4.
     """
 
     train_losses: list[float]
@@ -62,6 +69,7 @@ class Outcome:
     seconds: float
     machine: dict[str, str] = field(default_factory=describe_machine)
     privacy: dict[str, float] | None = None
+    test_ap50: float | None = None
 
 
 def train(job: TrainJob, dataset: Dataset) -> Outcome:
@@ -105,22 +113,33 @@ def train(job: TrainJob, dataset: Dataset) -> Outcome:
         steps=steps,
         seconds=time.perf_counter() - started,
         privacy=private.spent() if private else None,
+        test_ap50=evaluate(network, dataset.x_test, dataset.y_test, HALF)[1]
+        if finished and dataset.has_boxes
+        else None,
     )
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Mean loss and share of right labels (of pixels, where pixels are classified; NaN where noise is predicted)."""
+def evaluate(network: nn.Module, x: Tensor, y: Tensor, overlap: float = OVERLAP) -> tuple[float, float]:
+    """Mean loss and share of right labels (of pixels, where pixels are classified; NaN where noise is predicted).
+
+    Where boxes are found, their average precision at an IoU of ``overlap`` is in place of that share.
+    """
     network.eval()
     loss = torch.zeros((), device=x.device, dtype=torch.float64)
     right = torch.zeros((), device=x.device, dtype=torch.float64)
+    found: list[tuple[Tensor, Tensor]] = []
     count = PATCHES if x.dim() == 5 else EVALUATION_BATCH
     for start in range(0, len(x), count):
         labels = y[start : start + count]
         outputs = network(x[start : start + count])
         loss += loss_of(outputs, labels, "sum").double()
-        right += math.nan if y.is_floating_point() else (outputs.argmax(1) == labels).sum()
-    return float(loss) / y.numel(), float(right) / y.numel()
+        if are_boxes(y):
+            found += find_boxes(outputs)
+        else:
+            right += math.nan if y.is_floating_point() else (outputs.argmax(1) == labels).sum()
+    accuracy = average_precision(found, y, overlap) if are_boxes(y) else float(right) / y.numel()
+    return float(loss) / count_of(y), accuracy
 
 
 def _epochs(network: nn.Module, dataset: Dataset, run: Run, private: Private | None) -> Iterator[Epoch]:
@@ -168,5 +187,6 @@ def _batches(
             mirror = mirrored[rows].to(x.device)
             x = torch.where(mirror.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
             if y.dim() > 1:
-                y = torch.where(mirror.view(-1, *[1] * (y.dim() - 1)), y.flip(-1), y)
+                mirrored_y = mirror_boxes(y, dataset.size) if dataset.has_boxes else y.flip(-1)
+                y = torch.where(mirror.view(-1, *[1] * (y.dim() - 1)), mirrored_y, y)
         yield x.contiguous(memory_format=_layout(x)), y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_an_arm_is_finished_when_no_run_of_it_is_missing(parts: Path) -> None:
     assert torn.missing == 1
     assert "| finished |" in report(every, parts)
     assert f"{len(every) - 1} of {len(every)} or more" in report(every[:-1], parts)
+
+
+def test_the_average_precision_is_shown_with_its_spread_where_boxes_are_found(parts: Path) -> None:
+    every = losses(read_part(parts / "made-up.toml"), 1.0, 3.0)
+    assert "Average precision" not in report(every, parts)
+    told = [
+        dataclasses.replace(one, record={**one.record, "test_ap50": 0.1 if one.run.seed % 2 else 0.3}) for one in every
+    ]
+    rows = report(told, parts).partition("### Average precision")[2].splitlines()
+    (ours,) = (row for row in rows if row.startswith("| isometric |") and "±" in row)
+    assert [cell.strip() for cell in ours.split("|")[1:-1]] == ["isometric", "50.0 ± 0.0", "20.0 ± 10.5", "10"]
 
 
 def test_the_verdicts_where_the_plan_is_best(parts: Path) -> None:
