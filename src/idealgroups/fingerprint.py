@@ -6,6 +6,8 @@ import hashlib
 
 from torch import nn
 
+from .sandbox.walking import named_modules, named_parameters
+
 
 def fingerprint(model: nn.Module) -> str:
     """Return twelve hexadecimal digits that depend on the names and shapes of all weights of two or more dimensions.
@@ -16,5 +18,5 @@ def fingerprint(model: nn.Module) -> str:
     >>> small == fingerprint(nn.Linear(2, 3)), small == fingerprint(nn.Linear(2, 4))
     (True, False)
     """
-    weights = [f"{name}{tuple(p.shape)}" for name, p in model.named_parameters() if p.ndim > 1]
+    weights = [f"{name}{tuple(p.shape)}" for name, p in named_parameters(named_modules(model).items()) if p.ndim > 1]
     return hashlib.sha256("\n".join(weights).encode()).hexdigest()[:12]

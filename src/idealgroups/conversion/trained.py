@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..norms import Norm, inventory
+from ..sandbox.walking import named_modules
 
 
 def warn_of_lost_training(model: nn.Module, norms: Mapping[str, Norm]) -> None:
@@ -44,7 +45,7 @@ def trained_norms(model: nn.Module, norms: Mapping[str, Norm] | None = None) -> 
         norms: its normalization layers, if they are known; otherwise it is looked through for them.
     """
     norms = inventory(model).norms if norms is None else norms
-    return [name for name, module in model.named_modules() if _statistics_moved(module, norms.get(name))]
+    return [name for name, module in named_modules(model).items() if _statistics_moved(module, norms.get(name))]
 
 
 def outside() -> int:

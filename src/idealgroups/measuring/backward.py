@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import IdealGroupsError, is_out_of_memory, one_line
+from .function_calls import unseen
 from .graph import leaves, nodes_behind
 from .prepare import Weight
 
@@ -28,7 +29,8 @@ def squares_at_once(losses: Sequence[Tensor], weights: Sequence[Weight], begin: 
 
     Each gradient is freed as soon as it is complete, so that no two are held at a time.
     """
-    wanted = [weight.parameter for weight in weights if weight.parameter.requires_grad]
+    with unseen("looking for the weights"):
+        wanted = [weight.parameter for weight in weights if weight.parameter.requires_grad]
     sizes: list[tuple[str, Tensor]] = []
     with _freed_when_complete(weights, sizes):
         for index, loss in enumerate(losses):
@@ -114,11 +116,12 @@ def _freed_when_complete(weights: Sequence[Weight], sizes: list[tuple[str, Tenso
         return hook
 
     handles = []
-    for weight in weights:
-        weight.parameter.grad = None
-        if weight.parameter.requires_grad:
-            parameter: Any = weight.parameter
-            handles.append(parameter.register_post_accumulate_grad_hook(hook_of(weight.name)))
+    with unseen("following the gradients"):
+        for weight in weights:
+            weight.parameter.grad = None
+            if weight.parameter.requires_grad:
+                parameter: Any = weight.parameter
+                handles.append(parameter.register_post_accumulate_grad_hook(hook_of(weight.name)))
     try:
         yield
     finally:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..errors import internal
 from ..theory.layer import WeightShape
+from .function_calls import unseen
 
 
 class Feeds:
@@ -59,7 +59,7 @@ class Feeds:
     def _weight_hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-                with internal(f"following {name or 'the model'}"):
+                with unseen(f"following {name or 'the model'}", args[0]):
                     self._weight_ran(name, module, args[0], output)
 
         return hook

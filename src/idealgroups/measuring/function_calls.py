@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from ..errors import internal
 
 _NORMS = {
     F.group_norm: "F.group_norm",
@@ -18,11 +21,33 @@ _NORMS = {
     F.instance_norm: "F.instance_norm",
     torch.instance_norm: "torch.instance_norm",
 }
-_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
+_DROPOUTS = {
+    **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), True),
+    **dict.fromkeys((F.alpha_dropout, F.feature_alpha_dropout), False),
+}
+"""{function: its default of ``training``, the third argument}."""
+
+
+class unseen(internal):  # noqa: N801
+    """Run code of our own on ``x`` past every mode, and otherwise as :class:`~idealgroups.errors.internal`.
+
+    Tensors of a class of their own keep what the class does, and so do the modes there.
+    """
+
+    def __init__(self, doing: str, x: Any = None) -> None:
+        super().__init__(doing)
+        self._modes = torch._C.DisableTorchFunction() if x is None or type(x) is Tensor else nullcontext()
+
+    def __enter__(self) -> None:
+        self._modes.__enter__()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._modes.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
 
 
 class NoDropout(TorchFunctionMode):
-    """Inside this mode functional dropout returns its input; ``used`` tells whether there was any.
+    """Inside this mode functional dropout returns its input; ``used`` tells whether any would have done otherwise.
 
     A mode sees every operation and every look at a tensor's attributes, so a pass that needs none goes without it.
 
@@ -44,7 +69,8 @@ class NoDropout(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in _DROPOUTS:
-            self.used = True
+            training = args[2] if len(args) > 2 else kwargs.get("training", _DROPOUTS[func])
+            self.used = self.used or bool(training)
             return args[0] if args else kwargs["input"]
         return func(*args, **kwargs)
 

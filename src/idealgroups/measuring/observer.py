@@ -19,6 +19,7 @@ from ..sandbox.calling import call_model, copy_inputs, describe
 from ..sandbox.generators import check_seed, sandbox
 from ..sandbox.snapshot import Snapshot
 from ..sandbox.tree import tensors
+from ..sandbox.walking import named_modules
 from .backward import norm, numbers, squares_at_once, squares_at_the_end
 from .diagnosis import refuse_empty_inputs, value_range, what_the_model_raised
 from .feeds import Feeds
@@ -78,7 +79,7 @@ class Observer:
             self._scratch: Scratch = scratch_copy(model, seed, skip, is_copy=copy_of is not None)
             self._inputs = copy_inputs(example_inputs)
         refuse_empty_inputs(self._inputs)
-        self._originals = frozenset(id(module) for module in source.modules())
+        self._originals = frozenset(map(id, named_modules(source).values()))
         self._losses = (loss,) if loss else tuple(random_projection(seed, index) for index in range(projections))
         self._seed = seed
         self._skip = skip
@@ -182,7 +183,7 @@ class Observer:
         """Run a pass inside ``mode``; by default inside one against dropout, unless the survey has seen none."""
         calls = seen.calls
         calls.backwards = len(self._losses)
-        modules = dict(self.model.named_modules())
+        modules = named_modules(self.model)
         with (
             self._nothing_left(),
             sandbox(self._seed, self._device),

@@ -18,6 +18,7 @@ from ..errors import IdealGroupsError
 from ..norms import Inventory, Norm, inventory
 from ..sandbox.copying import copy_model
 from ..sandbox.supported import has_values, refuse_unsupported
+from ..sandbox.walking import buffers, named_modules, named_parameters, parameters
 
 SMALL_SCALE = 0.1
 """A scale that starts at or below this in every channel is a residual branch switched off at initialisation."""
@@ -66,13 +67,14 @@ def scratch_copy(
         IdealGroupsError: the model is wrapped, compiled, lazy or cannot be copied.
     """
     refuse_unsupported(model)
-    if any(parameter.is_meta for parameter in model.parameters()):
+    if any(parameter.is_meta for parameter in parameters(named_modules(model).values())):
         raise IdealGroupsError("the model is on the meta device, without values; build it on a real device to plan it.")
     copy = model if is_copy else copy_model(model)
-    for tensor in (*copy.parameters(), *copy.buffers()):
+    modules = named_modules(copy).values()
+    for tensor in (*parameters(modules), *buffers(modules)):
         if tensor.dtype in _HALF:
             tensor.data = tensor.data.float()
-    for module in copy.modules():
+    for module in modules:
         if _DROP.search(type(module).__name__) and not any(module.children()):
             module.training = False
         for key, value in list(vars(module).items()):
@@ -82,7 +84,7 @@ def scratch_copy(
     weights = find_weights(copy, found)
     woken = _wake(copy, weights, found.norms, seed)
     trained = {id(weight.parameter) for weight in weights}
-    for parameter in copy.parameters():
+    for parameter in parameters(modules):
         parameter.grad = None
         parameter.requires_grad_(id(parameter) in trained)
     return Scratch(copy, weights, woken, found, count_values(copy, found))
@@ -100,7 +102,8 @@ def find_weights(model: nn.Module, found: Inventory | None = None) -> tuple[Weig
     norms = inventory(model) if found is None else found
     weights: dict[int, Weight] = {}
     flat: dict[int, Weight] = {}
-    for owner, module in model.named_modules(remove_duplicate=True):
+    modules = named_modules(model)
+    for owner, module in modules.items():
         if isinstance(module, _NO_WEIGHTS) or owner in norms.norms or owner in norms.tokens:
             continue
         direct = {n: p for n, p in module.named_parameters(recurse=False) if _WEIGHT_NAME.search(n)}
@@ -119,7 +122,7 @@ def find_weights(model: nn.Module, found: Inventory | None = None) -> tuple[Weig
     widths = {size for weight in weights.values() for size in weight.parameter.shape}
     widths |= {norm.num_channels for norm in norms.norms.values()}
     wide = {key: weight for key, weight in flat.items() if weight.parameter.numel() not in widths}
-    order = {id(parameter): number for number, parameter in enumerate(model.parameters())}
+    order = {id(parameter): number for number, parameter in enumerate(parameters(modules.values()))}
     return tuple(sorted((weights | wide).values(), key=lambda weight: order[id(weight.parameter)]))
 
 
@@ -127,7 +130,7 @@ def count_values(model: nn.Module, found: Inventory) -> int:
     """Return how many values the parameters of ``model`` have, without embeddings and normalization layers."""
     parameters = {
         id(parameter): parameter.numel()
-        for owner, module in model.named_modules()
+        for owner, module in named_modules(model).items()
         if not isinstance(module, _NO_WEIGHTS) and owner not in found.names
         for parameter in module.parameters(recurse=False)
         if _is_differentiable(parameter)
@@ -162,15 +165,15 @@ def _wake(model: nn.Module, weights: tuple[Weight, ...], norms: Mapping[str, Nor
     """Switch on what was initialised to contribute nothing; return the names of those parameters."""
     woken = set()
     gammas = {}
-    slopes = {id(module._parameters.get("weight")) for module in model.modules() if isinstance(module, nn.PReLU)}
-    modules = dict(model.named_modules())
+    modules = named_modules(model)
+    slopes = {id(module._parameters.get("weight")) for module in modules.values() if isinstance(module, nn.PReLU)}
     for owner, norm in norms.items():
         if norm.weight is not None:
             gamma = getattr(modules[owner], norm.weight)
             gammas[id(gamma)] = gamma
     layers = {id(weight.parameter) for weight in weights}
     generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
+    for name, parameter in named_parameters(modules.items()):
         local = name.rsplit(".", 1)[-1]
         if parameter.numel() == 0 or not _is_differentiable(parameter):
             continue

@@ -17,6 +17,7 @@ from ..errors import IdealGroupsError, internal
 from ..norms import Norm, disagreement
 from ..norms.recognise import is_trusted
 from .feeds import Feeds
+from .function_calls import unseen
 from .graph import origin
 from .moments import Call, forward_moments, gradient_sums
 from .transforms import is_differentiated, is_transformed, ordinary, outside_of_transforms
@@ -83,19 +84,21 @@ class _Regrouped:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x, others = self._arguments(args, kwargs)
-        if isinstance(x, Tensor) and x.numel() == 0:  # no proposals: nothing to normalize
+        with unseen(f"recording a call of {self._name}", x):
+            is_empty = isinstance(x, Tensor) and x.numel() == 0  # no proposals: nothing to normalize
+            why = None if is_empty else _why_not(self._module, self._norm, x, others)
+            if not is_empty and why is None:
+                self._calls.positions[self._name].append(x.shape[2:].numel())
+                self._calls.samples[self._name] = x.shape[0]
+                if self._feeds is not None:
+                    self._feeds.norm_runs(self._name, x)
+        if is_empty:
             return self._as_it_is(x, args, kwargs)
-        why = _why_not(self._module, self._norm, x, others)
-        if why is not None or not isinstance(x, Tensor):
+        if why is not None:
             return self._odd_call(why, x, args, kwargs)
-        with internal(f"recording a call of {self._name}"):
-            self._calls.positions[self._name].append(x.shape[2:].numel())
-            self._calls.samples[self._name] = x.shape[0]
-            if self._feeds is not None:
-                self._feeds.norm_runs(self._name, x)
         groups = self._calls.groups.get(self._name)
         y = self._checked(x, args, kwargs) if groups is None else self._with_groups(x, groups)
-        with internal(f"recording a call of {self._name}"):
+        with unseen(f"recording a call of {self._name}", y):
             self._record(y)
         return y
 
@@ -106,8 +109,8 @@ class _Regrouped:
         first = next(iter(inspect.signature(self._original).parameters), "")
         return kwargs.get(first), [value for key, value in kwargs.items() if key != first]
 
-    def _odd_call(self, why: str | None, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._calls.odd.setdefault(self._name, why or "")
+    def _odd_call(self, why: str, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._calls.odd.setdefault(self._name, why)
         if self._name in self._calls.groups:
             raise IdealGroupsError(f"{self._name} {why}; leave it out with exclude={self._name!r}.")
         return self._as_it_is(x, args, kwargs)

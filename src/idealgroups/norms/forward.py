@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..sandbox.copying import CopyAnyTensor
+from ..sandbox.copying import CopyAnyTensor, copies_of_empty_dicts
 from ..sandbox.supported import has_values
+from ..sandbox.walking import buffers, named_modules, parameters
 
 LOUD = 10.0
 """γ on trial: so large that any bound on the output shows."""
@@ -44,10 +45,11 @@ def example(shape: torch.Size) -> Tensor:
 def twin_of(module: nn.Module) -> nn.Module:
     """A copy in float32 on the CPU, without hooks; with ones where there were no values."""
     with torch.inference_mode(False), CopyAnyTensor():
-        tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-        memo = {key: _ones(tensor) for key, tensor in tensors.items() if not has_values(tensor)}
-        twin = copy.deepcopy(module, memo).float().cpu()
-    for part in twin.modules():
+        parts = named_modules(module).values()
+        tensors = (*parameters(parts), *buffers(parts))
+        memo = {id(tensor): _ones(tensor) for tensor in tensors if not has_values(tensor)}
+        twin = copy.deepcopy(module, memo | copies_of_empty_dicts(parts)).float().cpu()
+    for part in named_modules(twin).values():
         for key, value in vars(part).items():
             if "hooks" in key and isinstance(value, dict):
                 value.clear()

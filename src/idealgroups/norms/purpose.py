@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from torch import nn
 
+from ..sandbox.walking import named_modules
 from .norm import Norm
 
 STANDARDIZES = "stands before the first weight: it standardizes the input features, and a group norm would mix them"
@@ -25,7 +26,7 @@ def remarks(model: nn.Module, norms: Mapping[str, Norm], owners: Collection[str]
     >>> list(remarks(net, inventory(net).norms, ["1", "4"]))
     ['0']
     """
-    order = [name for name, _ in model.named_modules() if name in norms or name in owners]
+    order = [name for name in named_modules(model) if name in norms or name in owners]
     if not any(name in owners for name in order):
         return {}
     found = {}
@@ -49,11 +50,14 @@ def split_pairs(model: nn.Module, norms: Mapping[str, Norm]) -> dict[str, str]:
     the networks for video of SlowFast.
     """
     found: dict[str, str] = {}
-    for name, module in model.named_modules():
+    candidates = {name for name, norm in norms.items() if norm.over_batch and not norm.affine}
+    if len(candidates) < 2:
+        return found
+    for name, module in named_modules(model).items():
         if isinstance(module, nn.Sequential | nn.ModuleList):
             continue
         children = [f"{name}.{child}" if name else child for child, _ in module.named_children()]
-        pair = [child for child in children if child in norms and norms[child].over_batch and not norms[child].affine]
+        pair = [child for child in children if child in candidates]
         sizes = sorted(norms[child].num_channels for child in pair)
         if len(pair) == 2 and sizes[0] < sizes[1] and sizes[1] % sizes[0] == 0:
             why = "is one of two batch norms that share their statistics, one for training and one for evaluation"

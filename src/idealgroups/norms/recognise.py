@@ -14,6 +14,7 @@ from torch.nn import UninitializedBuffer, UninitializedParameter
 
 from ..sandbox.copying import attributes
 from ..sandbox.supported import is_lazy
+from ..sandbox.walking import named_modules
 from .behavior import Odd, identify
 from .norm import Inventory, Norm
 from .purpose import split_pairs
@@ -47,7 +48,7 @@ def inventory(model: nn.Module, skip: Callable[[str], str | None] = lambda name:
     tokens: set[str] = set()
     tried: dict[Hashable, Norm | Odd | None] = {}
     unknown = []
-    for name, module in model.named_modules():
+    for name, module in named_modules(model).items():
         norm = _by_class(module)
         if is_trusted(module):
             found: Norm | Odd | None = norm if norm is None else _checked(module, norm)
@@ -94,7 +95,6 @@ def _by_class(module: nn.Module) -> Norm | None:
 
     Nothing is read from a module of another class but what torch itself keeps: attributes may have side effects.
     """
-    weight, bias = (name if tensor_of(module, name) is not None else None for name in ("weight", "bias"))
     groups: int | None = None
     after: tuple[str, ...] = _AFTER
     if isinstance(module, nn.GroupNorm):
@@ -108,6 +108,7 @@ def _by_class(module: nn.Module) -> Norm | None:
         channels = module._buffers["weight"].numel()  # type: ignore[union-attr]
     else:
         return None
+    weight, bias = (name if tensor_of(module, name) is not None else None for name in ("weight", "bias"))
     return Norm(
         kind=type(module).__name__,
         num_channels=int(channels),
@@ -171,7 +172,7 @@ def _checked(module: nn.Module, norm: Norm) -> Norm | Odd:
 def _alike(module: nn.Module) -> Hashable | None:
     """What decides how a layer acts, without the values of its tensors; None where it keeps more than plain values."""
     parts: list[Hashable] = []
-    for part in module.modules():
+    for part in named_modules(module).values():
         plain = dict(attributes(part))
         if not all(isinstance(value, _PLAIN) for value in plain.values()):
             return None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..sandbox.supported import has_values
+from ..sandbox.walking import named_modules, named_parameters, parameters
 
 _COPY = re.compile(
     r"(^|[._])(ema|teacher|target|momentum|mom|shadow|averaged|swa|offline|frozen|old"
@@ -35,7 +36,7 @@ def find_twins(model: nn.Module, norms: Collection[str], ran: Collection[str]) -
     {'ema.1': 'net.1'}
     """
     families: dict[Hashable, list[str]] = defaultdict(list)
-    modules = dict(model.named_modules())
+    modules = named_modules(model)
     for name, module in modules.items():
         if name and any(norm.startswith(f"{name}.") for norm in norms) and _has_weight(module):
             families[_structure(module)].append(name)
@@ -75,12 +76,14 @@ def _are_twins(a: str, b: str, modules: dict[str, nn.Module]) -> bool:
 
 
 def _has_weight(module: nn.Module) -> bool:
-    return any(max(p.shape, default=1) != p.numel() for p in module.parameters())
+    parts = named_modules(module).values()
+    return any(max(p.shape, default=1) != p.numel() for p in parameters(parts))
 
 
 def _structure(module: nn.Module) -> Hashable:
-    parts = tuple((name, type(part)) for name, part in module.named_modules())
-    return parts, tuple((name, tuple(parameter.shape)) for name, parameter in module.named_parameters())
+    parts = named_modules(module).items()
+    shapes = tuple((name, tuple(parameter.shape)) for name, parameter in named_parameters(parts))
+    return tuple((name, type(part)) for name, part in parts), shapes
 
 
 def _is_random(tensor: Tensor) -> bool:

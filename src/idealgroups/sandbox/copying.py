@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -15,9 +15,12 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import IdealGroupsError
 from .functions import rebind_functions
+from .walking import buffers, named_modules, parameters
 
 TORCH_KEEPS = frozenset(vars(nn.Module()))
 """The attributes that every module has."""
+
+_DICTS = (dict, OrderedDict)
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -58,15 +61,16 @@ def copy_model(model: Model) -> Model:
     >>> twin.weight_orig is layer.weight_orig, bool((twin.weight_orig == layer.weight_orig).all())
     (False, True)
     """
-    groups = (vars(module).get("process_group") for module in model.modules())
-    memo: dict[int, Any] = {id(group): group for group in groups if group is not None}
-    for module in model.modules():  # a dozen dicts of every module, nearly all empty, are most of what there is to copy
-        empty = (value for key, value in vars(module).items() if key in TORCH_KEEPS and not value)
-        memo |= {id(value): type(value)() for value in empty if type(value) in (dict, OrderedDict)}
-    _refuse_compiled_functions(model)
+    modules = named_modules(model)
+    groups = (vars(module).get("process_group") for module in modules.values())
+    memo = {id(group): group for group in groups if group is not None} | copies_of_empty_dicts(modules.values())
+    _refuse_compiled_functions(modules)
     try:
         with torch.inference_mode(False):
-            memo |= _plain_buffers(model, memo)
+            memo |= _plain_buffers(buffers(modules.values()), memo)
+            for parameter in parameters(modules.values()):
+                if type(parameter) is nn.Parameter:  # which needs no help, and each look of a mode takes time
+                    copy.deepcopy(parameter, memo)
             with CopyAnyTensor():
                 twin = copy.deepcopy(model, memo)
     except Exception as error:
@@ -75,25 +79,36 @@ def copy_model(model: Model) -> Model:
             f"cannot copy the {type(model).__name__} ({type(error).__name__}: {error}); "
             "take what cannot be copied off the model while you plan it; apply needs no copy with inplace=True."
         ) from error
-    own = {id(module) for module in model.modules()}
-    shared = next((name for name, module in twin.named_modules() if id(module) in own), None)
+    own = {id(module) for module in modules.values()}
+    copies = named_modules(twin)
+    shared = next((name for name, module in copies.items() if id(module) in own), None)
     if shared is not None:
         raise IdealGroupsError(
             f"a copy of the {type(model).__name__} shares {shared or 'itself'} with it (a __deepcopy__ that does not "
             "copy), so planning would change the model; mend that __deepcopy__ or take it off while you plan."
         )
-    _carry_over(model, twin, memo)
-    rebind_functions(twin, memo)
+    _carry_over(modules.values(), copies.values(), memo)
+    rebind_functions(copies.values(), memo)
     return twin
 
 
-def _plain_buffers(model: nn.Module, memo: dict[int, Any]) -> dict[int, Tensor]:
-    """Copy the ordinary buffers of ``model`` as ``copy.deepcopy`` does, at a fifth of its price.
+def copies_of_empty_dicts(modules: Iterable[nn.Module]) -> dict[int, Any]:
+    """Return a memo for ``copy.deepcopy``: a dozen empty dicts of every module are most of what there is to copy."""
+    memo: dict[int, Any] = {}
+    for module in modules:
+        for key, value in vars(module).items():
+            if key in TORCH_KEEPS and type(value) in _DICTS and not value:
+                memo[id(value)] = type(value)()
+    return memo
+
+
+def _plain_buffers(tensors: Iterable[Tensor], memo: dict[int, Any]) -> dict[int, Tensor]:
+    """Copy the ordinary ones of the buffers ``tensors`` as ``copy.deepcopy`` does, at a fifth of its price.
 
     What shares their memory shares that of the copies, by the ``memo``.
     """
     copies = {}
-    for buffer in model.buffers():
+    for buffer in tensors:
         if type(buffer) is Tensor and buffer.device.type in ("cpu", "cuda") and buffer.layout is torch.strided:
             plain = not (buffer.requires_grad or buffer.is_quantized or buffer.is_conj() or buffer.is_neg())
             if plain and buffer.is_leaf and not vars(buffer):
@@ -103,9 +118,9 @@ def _plain_buffers(model: nn.Module, memo: dict[int, Any]) -> dict[int, Tensor]:
     return copies
 
 
-def _refuse_compiled_functions(model: nn.Module) -> None:
+def _refuse_compiled_functions(modules: Mapping[str, nn.Module]) -> None:
     """A compiled function runs the layers it was compiled with, also in a copy."""
-    for name, module in model.named_modules():
+    for name, module in modules.items():
         for key, value in attributes(module):
             if hasattr(value, "_torchdynamo_orig_callable"):
                 raise IdealGroupsError(
@@ -121,13 +136,13 @@ def attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _carry_over(model: nn.Module, twin: nn.Module, memo: dict[int, Any]) -> None:
+def _carry_over(modules: Collection[nn.Module], copies: Collection[nn.Module], memo: dict[int, Any]) -> None:
     """What deepcopy leaves behind: where weak references point, and flags on parameters."""
-    for module in twin.modules():
+    for module in copies:
         for key, value in list(attributes(module)):
             if type(value) is weakref.ref and id(value()) in memo:
                 vars(module)[key] = weakref.ref(memo[id(value())])
-    for parameter, copied in zip(model.parameters(), twin.parameters(), strict=True):
+    for parameter, copied in zip(parameters(modules), parameters(copies), strict=True):
         flags = {key: value for key, value in vars(parameter).items() if isinstance(value, bool | int | float | str)}
         for key, value in flags.items():
             if key not in vars(copied):

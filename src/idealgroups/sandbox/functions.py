@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -16,15 +16,15 @@ _PLAIN = frozenset({type(None), bool, int, float, str})
 _DEPTH = 4
 
 
-def rebind_functions(twin: nn.Module, memo: dict[int, Any]) -> None:
-    """Replace every function in the hooks and attributes of ``twin`` that refers to what was copied.
+def rebind_functions(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
+    """Replace every function in the hooks and attributes of ``modules`` that refers to what was copied.
 
     Args:
-        twin: a deep copy of a module.
+        modules: those of a deep copy.
         memo: what ``copy.deepcopy`` made of each object, by the object's id; what closures share is added.
     """
     rebind = _Rebind(memo)
-    for module in twin.modules():
+    for module in modules:
         for key, value in list(vars(module).items()):
             if key not in ("_parameters", "_buffers", "_modules") and not _is_empty(value):
                 vars(module)[key] = rebind.inside(value, _DEPTH)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from itertools import zip_longest
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .copying import TORCH_KEEPS, attributes
+from .copying import TORCH_KEEPS
 from .functions import containers_of
+from .walking import buffers, named_modules, parameters
 
 
 class Snapshot:
@@ -28,14 +30,13 @@ class Snapshot:
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, source: nn.Module | None = None) -> None:
-        modules = list(model.modules())
+        modules = list(named_modules(model).values())
         self._modules = [_Module(module) for module in modules]
         found = {id(container): container for module in modules for container in containers_of(module)}
-        self._containers = [(container, container.copy()) for container in found.values()]
-        parameters = list(model.parameters())
-        self._flags = [(parameter, parameter.requires_grad) for parameter in parameters]
-        tensors = [*model.buffers(), *parameters]
-        originals = [*source.buffers(), *source.parameters()] if source is not None else []
+        self._containers = [(container, container.copy() if container else ()) for container in found.values()]
+        self._flags = [(parameter, parameter.requires_grad) for parameter in parameters(modules)]
+        tensors = _tensors(modules)
+        originals = _tensors(list(named_modules(source).values())) if source is not None else []
         if len(originals) != len(tensors):
             originals = []
         self._tensors = [_Kept(*pair) for pair in zip_longest(tensors, originals)]
@@ -59,20 +60,21 @@ class Snapshot:
 class _Module:
     """A module's own attributes, its mode, and which tensors it had."""
 
-    __slots__ = ("_attributes", "_buffers", "_module", "_parameters", "_training")
+    __slots__ = ("_buffers", "_keys", "_module", "_parameters", "_values")
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._attributes = dict(attributes(module))
-        self._training = module.training
+        self._keys, self._values = [*vars(module)], [*vars(module).values()]
         self._parameters, self._buffers = dict(module._parameters), dict(module._buffers)
 
     def restore(self) -> None:
         own = vars(self._module)
-        for key in [key for key in own if key not in self._attributes and key not in TORCH_KEEPS]:
-            del own[key]
-        own.update(self._attributes)
-        own["training"] = self._training
+        if [*own] != self._keys or not all(map(is_, own.values(), self._values)):  # hardly ever
+            kept = zip(self._keys, self._values, strict=True)
+            before = {key: value for key, value in kept if key == "training" or key not in TORCH_KEEPS}
+            for key in [key for key in own if key not in before and key not in TORCH_KEEPS]:
+                del own[key]
+            own.update(before)
         _refill(own["_parameters"], self._parameters)
         _refill(own["_buffers"], self._buffers)
 
@@ -84,16 +86,21 @@ def _refill(mapping: dict[str, Any], items: dict[str, Any]) -> None:
         mapping.update(items)
 
 
+def _tensors(modules: list[nn.Module]) -> list[Tensor]:
+    return [*buffers(modules), *parameters(modules)]
+
+
 class _Kept:
     """A tensor and the values it had, those of ``original`` if it has the same.
 
     ``data`` holds its memory, should somebody give it another.
     """
 
-    __slots__ = ("_data", "_is_plain", "_shape", "_tensor", "_values")
+    __slots__ = ("_data", "_is_plain", "_memory", "_shape", "_tensor", "_values")
 
     def __init__(self, tensor: Tensor, original: Tensor | None) -> None:
         self._tensor, self._data, self._shape = tensor, tensor.detach(), tensor.shape
+        self._memory = _memory(self._data)
         if original is not None and self._is_copy_of(original):
             self._values = original.detach()
         else:
@@ -101,11 +108,12 @@ class _Kept:
         self._is_plain = (tensor.dtype, tensor.device) == (self._values.dtype, self._values.device)
 
     def _is_copy_of(self, original: Tensor) -> bool:
-        is_own = _memory(self._data) is None or _memory(self._data) != _memory(original)
-        return is_own and _same(self._data, original.detach().to(self._data.dtype))
+        is_own = self._memory is None or self._memory != _memory(original)
+        values = original.detach()
+        return is_own and _same(self._data, values if values.dtype == self._data.dtype else values.to(self._data.dtype))
 
     def restore(self) -> None:
-        if _memory(self._tensor) != _memory(self._data) or self._tensor.shape != self._shape:
+        if _memory(self._tensor) != self._memory or self._tensor.shape != self._shape:
             if self._data.shape != self._shape:  # resized in place
                 self._data.resize_(self._shape)
             self._tensor.data = self._data

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ..errors import IdealGroupsError
+from .walking import named_modules
 
 _WRAPPERS = {
     "DistributedDataParallel": "wrapped in DistributedDataParallel; plan and convert the network before wrapping it",
@@ -47,7 +48,7 @@ wrapping it.
     """
     if not isinstance(model, nn.Module):
         raise IdealGroupsError(f"expected a torch.nn.Module, but got a {type(model).__name__}.")
-    for name, module in model.named_modules():
+    for name, module in named_modules(model).items():
         subject = f"{name} in the model" if name else "the model"
         # A module's own .compile() leaves its class alone.
         compiled = ["OptimizedModule"] if getattr(module, "_compiled_call_impl", None) is not None else []
