@@ -9,7 +9,6 @@ from torch import nn
 from idealgroups.calibration.calibrate import fit_candidates
 from idealgroups.calibration.engine import SAMPLES_TO_CHOOSE
 
-
 COUNTS: list[int] = []
 """Samples of every forward pass of the trained network and its copies."""
 
