@@ -4,11 +4,14 @@
     python -m experiments.speed report         # writes the tables of docs/evidence.md
 
 Time: `plan` over one forward and backward pass of the same batch, in processor time and taken in turn, so that other
-work on the machine counts for little. Memory: as in `experiments.memory`. Networks of the zoo have the zoo's inputs.
+work on the machine counts for little. The garbage collector leaves alone what was there before (`gc.freeze`): to look
+through the objects of all imported libraries takes longer than a pass of a small network, and happens by chance.
+Memory: as in `experiments.memory`. Networks of the zoo have the zoo's inputs.
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from functools import partial
 from pathlib import Path
@@ -72,6 +75,8 @@ def measure(name: str) -> dict[str, Any]:
     torch.manual_seed(0)
     model, inputs = network.build()
     loss = random_projection(0)
+    gc.collect()
+    gc.freeze()
     step_seconds(model, inputs, loss)
     steps = [_best(model, inputs, loss)]
     plans, passes = [], 0
