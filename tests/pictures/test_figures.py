@@ -270,8 +270,9 @@ def test_all_text_is_inside_the_picture_and_large_enough_for_a_phone(name: str) 
             assert text.get_fontsize() / 72 * 390 / figure.get_figwidth() > 7  # pixels on a screen 390 wide
 
 
-def test_the_letters_of_the_picture_of_initialization_are_large_enough_for_a_phone() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "initialization.svg").read_text(encoding="utf-8")
+@pytest.mark.parametrize("picture", ["initialization", "plan"])
+def test_the_letters_of_the_pictures_in_the_documents_are_large_enough_for_a_phone(picture: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / f"{picture}.svg").read_text(encoding="utf-8")
     width = float(re.search(r'viewBox="0 0 ([\d.]+) ', text)[1])
     sizes = [float(size) for size in re.findall(r"font(?:-size)?: ?([\d.]+)px", text)]
     assert sizes

@@ -24,6 +24,9 @@ SIZE_COLORS = colormaps["viridis"]
 WIDEST_BAR = 0.6
 """Inches; a network of two layers would have bars like doors."""
 
+NUMBER_POINTS, DIGIT, LINE = 8.5, 0.085, 0.12
+"""The size of a number on a bar, and the inches that a digit and a line of it take with some space around."""
+
 
 def draw_residuals(axes: Axes, plan: Plan, axis: Depth) -> None:
     """Draw a bar for the residual of every calibrated layer, and a line for that of the output."""
@@ -48,10 +51,10 @@ def draw_groups(axes: Axes, sites: Sequence[Site], axis: Depth) -> None:
     scale = _Colors([site.group_size for site in sites])
     slot = (WIDTH - LEFT - RIGHT) / axis.count
     texts = [
-        (0.085 * len(str(site.num_groups)), slot * width) for (_, width), site in zip(axis.norms, sites, strict=True)
+        (DIGIT * len(str(site.num_groups)), slot * width) for (_, width), site in zip(axis.norms, sites, strict=True)
     ]
     upright = all(text <= room for text, room in texts)
-    written = upright or all(room > 0.098 for _, room in texts)
+    written = upright or all(room > LINE for _, room in texts)
     for (x, width), site in zip(axis.norms, sites, strict=True):
         bar = min(0.86 * width, WIDEST_BAR / slot)
         top = math.log2(site.num_groups)
@@ -64,7 +67,7 @@ def draw_groups(axes: Axes, sites: Sequence[Site], axis: Depth) -> None:
                 str(site.num_groups),
                 ha="center",
                 va="bottom",
-                fontsize=8 if upright else 7,
+                fontsize=NUMBER_POINTS,
                 rotation=turn,
             )
         if site.groups_before is not None:
