@@ -1,4 +1,4 @@
-"""Write report.md, and table and figure of docs/evidence.md, from the runs: ``python -m experiments.evidence``."""
+"""Write both reports, and table and figure of docs/evidence.md, from the runs: ``python -m experiments.evidence``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ DOCS = HOME.parents[1] / "docs"
 if __name__ == "__main__":
     found = read_results([HOME / "runs"])
     (HOME / "report.md").write_text(report(found), encoding="utf-8")
+    wider = read_results([HOME / "runs", HOME / "wider-runs"])
+    (HOME / "report-wider.md").write_text(report(wider, HOME / "wider"), encoding="utf-8")
     arms = above_best(found)
     replace_section(DOCS / "evidence.md", "reasons", summary(arms))
     save_small(above_figure(arms), DOCS / "evidence-reasons.png")
