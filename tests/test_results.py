@@ -258,3 +258,13 @@ def test_saving_where_nothing_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(IdealGroupsError, match="cannot write the plan to"):
         PLAN.save(folder)
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_rows_whose_gain_was_not_measured_are_equal() -> None:
+    """Python 3.13 no longer compares the fields of dataclasses as a tuple, and NaN does not equal NaN."""
+    row = Site(name="n", kind="GroupNorm", num_channels=4, positions=9, ideal=2.0, num_groups=2, gain=math.nan)
+    same = dataclasses.replace(row)
+    assert row == same
+    assert hash(row) == hash(same)
+    assert row != dataclasses.replace(row, note="other")
+    assert row != "n"

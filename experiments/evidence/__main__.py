@@ -18,7 +18,7 @@ if __name__ == "__main__":
     found = read_results([HOME / "runs"])
     (HOME / "report.md").write_text(report(found), encoding="utf-8")
     wider = read_results([HOME / "runs", HOME / "wider-runs"])
-    (HOME / "report-wider.md").write_text(report(wider, HOME / "wider"), encoding="utf-8")
+    (HOME / "report-wider.md").write_text(report(wider, HOME / "wider", goals=False), encoding="utf-8")
     arms = above_best(found)
     replace_section(DOCS / "evidence.md", "reasons", summary(arms))
     save_small(above_figure(arms), DOCS / "evidence-reasons.png")

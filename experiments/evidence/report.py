@@ -34,8 +34,8 @@ KINDS = ("private", "federated", "batches of 1 and 2", "diffusion", "series", "l
 MET, REFUTED, OPEN = "met", "**refuted**", "open"
 
 
-def report(results: Sequence[Result], parts: Path = PARTS) -> str:
-    """The whole report on the arms whose files are in ``parts``."""
+def report(results: Sequence[Result], parts: Path = PARTS, *, goals: bool = True) -> str:
+    """The whole report on the arms whose files are in ``parts``; without ``goals`` where they do not count for them."""
     state = progress(results, parts)
     complete = {one.arm for one in state if not one.missing}
     found = {arm: rows for arm, rows in analyse(results).items() if arm in complete}
@@ -47,7 +47,7 @@ def report(results: Sequence[Result], parts: Path = PARTS) -> str:
         regret_table(found),
         kind_table(found),
         *(comparison_table(pairs) for pairs in against if pairs),
-        goals_table(found, *against),
+        *([goals_table(found, *against)] if goals else []),
     ]
     machines = sorted({result.record["machine"]["device"] for result in results})
     head = (

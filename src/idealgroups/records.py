@@ -48,6 +48,15 @@ class Site:
                 f"{self.num_channels} channels; choose a divisor."
             )
 
+    def __eq__(self, other: object) -> bool:
+        """Compare as tuples of all fields, so that a gain that was not measured (``math.nan``) equals itself.
+
+        Python 3.13 compares the fields of a dataclass one by one, without their identity.
+        """
+        if not isinstance(other, Site):
+            return NotImplemented
+        return tuple(vars(self).values()) == tuple(vars(other).values())
+
     @property
     def group_size(self) -> int:
         """c = C / G, the channels of a group."""

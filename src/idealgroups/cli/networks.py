@@ -268,7 +268,7 @@ def _build(name: str, factory: Callable[[], Any], inputs: list[Any] | None = Non
         model = factory()
     except Exception as error:
         hint = {TypeError: "set its arguments with --arg NAME=VALUE", ModuleNotFoundError: "install it first"}
-        text = one_line(error).rstrip(".")
+        text = one_line(error).rstrip(".?")  # Python 3.13 ends with "Did you mean …?"
         then = f"; {hint[type(error)]}." if type(error) in hint else "."
         raise IdealGroupsError(f"building {name} raised {text}{then}") from None
     if inputs is not None and isinstance(model, tuple) and len(model) == 2:
