@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,6 @@ from typing import Any
 from experiments.study.config import Arm, Data, Optimizer, PrivateOptimizer, Study
 from experiments.study.grid import arms, final_runs, tuning_runs
 from experiments.study.store import Result
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PARTS = Path(__file__).parent / "parts"
 

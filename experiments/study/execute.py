@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from torch import Tensor
@@ -160,5 +160,5 @@ def _identity(run: Run, planned: Planned, trained_as: str) -> dict[str, Any]:
         "run": run.to_dict(),
         "plan": planned.summary(),
         "trained_as": trained_as,
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

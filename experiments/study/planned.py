@@ -109,7 +109,7 @@ def plan_strategies(job: PlanJob, dataset: Dataset) -> list[Planned]:
                 for strategy in strategies:
                     plan = surveyed.plan(parse(strategy).rule)
                     planned.append(Planned(strategy, plan.to_dict(), step_seconds))
-        except IdealGroupsError as error:  # noqa: PERF203
+        except IdealGroupsError as error:
             made = {one.strategy for one in planned}
             planned += [Planned(one, None, step_seconds, error=str(error)) for one in strategies if one not in made]
     return planned

@@ -68,7 +68,7 @@ def keys(only: str) -> list[str]:
     for library in LIBRARIES:
         try:
             found += [case.key for case in cases((library,), only)]
-        except ImportError as error:  # noqa: PERF203
+        except ImportError as error:
             print(f"skipping {library}: {error}", file=sys.stderr)
     return found
 
