@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
+from statistics import fmean, median
 
 import pytest
 
@@ -164,3 +165,30 @@ def test_the_readme_tells_what_the_finished_arms_found() -> None:
     middle = re.search(r"\| isometric \| [\d.]+ \| ([\d.]+) \|", text.partition("### Regret")[2])
     assert middle
     assert f"the plan is {float(middle[1]):.1f}% above the best" in readme
+
+
+def test_the_page_has_the_numbers_of_the_report() -> None:
+    results = read_results([PARTS.parent / "runs"])
+    arms, text = above_best(results), report(results)
+    page = (PARTS.parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+
+    def rows(title: str) -> dict[str, list[str]]:
+        lines = text.partition(f"### {title}")[2].partition("###")[0].splitlines()
+        cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+        return {row[0]: row[1:] for row in cells}
+
+    kinds = rows("Mean regret by kind of arm, %")
+    mean, middle, worst = (
+        {name: of([one.values[name] for one in arms]) for name in RANKED} for of in (fmean, median, max)
+    )
+    second = sorted(middle.values())[1]
+    assert f"Its median is {middle['isometric']:.1f}% above the best of the nine" in page
+    assert f"groups of 4 channels, has {second:.1f}%" in page
+    assert middle["channels-4"] == second
+    assert rows("Regret, %")["isometric"][:3] == [f"{of['isometric']:.2f}" for of in (mean, middle, worst)]
+    assert f"{mean['isometric']:.1f}% against {mean['uniform']:.1f}% of `uniform`" in page
+    assert f"That is `uniform` with {worst['uniform']:.0f}%. The plan is {worst['isometric']:.0f}% above" in page
+    ours, one_number, habit = (kinds["kind"].index(name) for name in ("isometric", "uniform", "fixed-32"))
+    small, private = kinds["batches of 1 and 2"], kinds["private"]
+    assert f"in 3-D ({small[ours]}% above the best in the mean; `uniform` {float(small[one_number]):.0f}%" in page
+    assert f"private training ({private[ours]}%, {private[one_number]}%, {private[habit]}%)" in page
