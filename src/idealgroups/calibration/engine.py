@@ -26,7 +26,8 @@ from .statistics import CallMoments, Fit, Floats, Sums, eps_candidates, least_sq
 
 SAMPLES_TO_CHOOSE = 64
 """How many samples, in whole batches, decide the numbers of groups. Where as many come behind them, those decide γ, β
-and eps, and every batch runs once; else all do. Both keep as much of a score (within 0.3 points, six networks)."""
+and eps, and every batch runs once; else all do. The score kept is within half a point in three
+networks with two seeds each, and is no lower in the mean."""
 
 RUNNING = 0
 """Stands for a number of groups where a layer normalizes with running statistics."""
