@@ -100,7 +100,7 @@ def plan(
             called = name or type(model).__name__
             return plan_from_shapes(model, inputs, chosen, seed=seed, optimizer=optimizer, name=called)
 
-    def make() -> tuple[Plan, dict[str, Any]]:
+    def make() -> Plan:
         with (
             steps(progress, "planning", total=TYPICAL_PASSES) as advance,
             Survey(
@@ -114,10 +114,9 @@ def plan(
                 exclude=patterns.exclude,
             ) as survey,
         ):
-            made = survey.plan(chosen, advance=advance)
-        return made, made.to_dict()
+            return survey.plan(chosen, advance=advance)
 
-    return shared(make, Plan.from_dict, fingerprint(model))
+    return shared(make, Plan.to_dict, Plan.from_dict, fingerprint(model))
 
 
 def apply(
@@ -237,11 +236,12 @@ def convert(
     refuse_unsupported(model)
     patterns = Patterns(include, exclude)
 
-    def make() -> tuple[tuple[Model, Plan], dict[str, Any]]:
-        done, made = _convert(
-            model, example_inputs, strategy, calibrate, optimizer, loss, seed, inplace, patterns, progress
-        )
-        return (done, made), {"plan": made.to_dict(), "norms": norms_of(done) if made.calibrated_on else None}
+    def make() -> tuple[Model, Plan]:
+        return _convert(model, example_inputs, strategy, calibrate, optimizer, loss, seed, inplace, patterns, progress)
+
+    def tell(result: tuple[Model, Plan]) -> dict[str, Any]:
+        done, made = result
+        return {"plan": made.to_dict(), "norms": norms_of(done) if made.calibrated_on else None}
 
     def follow(message: Any) -> tuple[Model, Plan]:
         made = Plan.from_dict(message["plan"])
@@ -250,7 +250,7 @@ def convert(
         ).model
         return (restore(done, message["norms"], strict=False) if message["norms"] else done), made
 
-    return shared(make, follow, fingerprint(model))
+    return shared(make, tell, follow, fingerprint(model))
 
 
 def _convert(

@@ -29,11 +29,14 @@ ASKING = timedelta(minutes=5)
 _calls = itertools.count()
 
 
-def shared(make: Callable[[], tuple[Result, Any]], follow: Callable[[Any], Result], network: str) -> Result:
+def shared(
+    make: Callable[[], Result], tell: Callable[[Result], Any], follow: Callable[[Any], Result], network: str
+) -> Result:
     """Let process 0 ``make`` a result, and the others ``follow`` it; without process group, just make it.
 
     Args:
-        make: returns the result and what the others need for theirs: tensors and plain data.
+        make: returns the result.
+        tell: from the result to what the others need for theirs: tensors and plain data.
         follow: from that to the result.
         network: the fingerprint of the network, which must be the same in all processes.
 
@@ -41,13 +44,14 @@ def shared(make: Callable[[], tuple[Result, Any]], follow: Callable[[Any], Resul
         IdealGroupsError: process 0 failed, or the processes do not call this for the same networks in the same order.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return make()[0]
+        return make()
     distributed: Any = dist  # its stores are not annotated
     store = distributed.PrefixStore(f"idealgroups/{next(_calls)}", distributed.distributed_c10d._get_default_store())
     others = range(1, dist.get_world_size())
     if dist.get_rank() == 0:
         try:
-            result, message = make()
+            result = make()
+            message = tell(result)
         except BaseException as error:
             store.set("plan", _dump({"network": network, "error": str(error) or type(error).__name__}))
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 
@@ -13,6 +14,7 @@ def own_version() -> str:
         return "unknown"
 
 
+@cache
 def made_with() -> str:
     """Return the versions of idealgroups and torch, as a plan keeps them."""
     return f"idealgroups {own_version()}, torch {version('torch')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from ..errors import IdealGroupsError
@@ -41,12 +42,12 @@ class Observation:
     silent: tuple[str, ...]
     optimizer: Optimizer = "sgd"
 
-    @property
+    @cached_property
     def measured(self) -> Gradients:
         """The gradients as a plan keeps them."""
         return Gradients(layers=self.gradients, silent=self.silent, optimizer=self.optimizer)
 
-    @property
+    @cached_property
     def trend(self) -> float:
         """T: last minus first of the robust line; negative where early layers have the larger gradients."""
         return self.measured.trend

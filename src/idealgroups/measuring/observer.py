@@ -37,14 +37,30 @@ from .trace import Trace
 class _Pass:
     """What one pass collects. ``in_line``: ids of the parameters that planned norms lie behind.
 
-    ``output``: the shape of what the model returned.
+    ``hidden``: whether a checkpoint hides a part of the graph. ``output``: the shape of what the model returned.
+    ``like``: a pass in which the modules ran as they will in this one; where it is given, they are not followed again.
     """
 
     calls: Calls
     trace: Trace = field(default_factory=Trace)
     squares: Mapping[str, float] = field(default_factory=dict)
     in_line: frozenset[int] = frozenset()
+    hidden: bool = False
     output: str = ""
+    like: _Pass | None = None
+
+    @classmethod
+    def repeating(cls, first: _Pass, groups: Mapping[str, int], with_curves: bool) -> _Pass:
+        """Return a pass that will run like ``first``."""
+        calls = Calls(groups, with_curves, known=True)
+        return cls(calls, first.trace, in_line=first.in_line, hidden=first.hidden, like=first)
+
+    def went_alike(self) -> bool:
+        """Return whether the same norms ran as in ``like``, and the same weights got gradients."""
+        first = self.like
+        return first is not None and (
+            self.squares.keys() == first.squares.keys() and self.calls.positions.keys() == first.calls.positions.keys()
+        )
 
 
 class Observer:
@@ -94,7 +110,7 @@ class Observer:
         self._sizes = {weight.name: size for weight, size in zip(self._weights, sizes, strict=True)}
         self._snapshot = Snapshot(self.model, source)
         self._has_dropout = True  # until the survey tells
-        self._differentiated: frozenset[str] | None = None  # the same
+        self._surveyed: _Pass | None = None
 
     def close(self) -> None:
         """Free the memory of the copy at once."""
@@ -139,9 +155,8 @@ class Observer:
         """Run the model as it is; return which norms run, on how many positions, and which weights feed them."""
         trace, feeds = Trace(), Feeds()
         functional = FunctionalNorms(lambda: (at.name, at.module) if (at := trace.innermost) else None, self.norms)
-        seen = self._run(_Pass(Calls({}, False), trace), functional, feeds)
+        seen = self._surveyed = self._run(_Pass(Calls({}, False), trace), functional, feeds)
         self._has_dropout = functional.used
-        self._differentiated = frozenset(seen.calls.differentiated)
         calls = {name: counts for name, counts in seen.calls.positions.items() if name not in seen.calls.odd}
         survey = Structure(
             positions={name: min(counts) for name, counts in calls.items()},
@@ -165,9 +180,7 @@ class Observer:
         Raises:
             IdealGroupsError: the model or loss raised, a gradient is not finite, or a layer in ``groups`` did not run.
         """
-        known = self._differentiated
-        calls = Calls(groups or {}, with_curves, known=known is not None, differentiated=set(known or ()))
-        seen = self._run(_Pass(calls))
+        seen = self._repeated(groups or {}, with_curves) or self._run(_Pass(Calls(groups or {}, with_curves)))
         missing = [name for name in seen.calls.groups if name not in seen.calls.positions]
         if missing:
             raise IdealGroupsError(
@@ -175,6 +188,20 @@ class Observer:
                 f"layers run depends on what they compute, so leave it out with exclude={missing[0]!r}."
             )
         return self._observation(seen)
+
+    def _repeated(self, groups: Mapping[str, int], with_curves: bool) -> _Pass | None:
+        """Return a pass that went like the survey, or None: there was none, other layers ran, or something raised.
+
+        To follow all modules and the graph takes a tenth of the time of a small network's pass. What raises is run once
+        more with a trace, which tells where.
+        """
+        if self._surveyed is None:
+            return None
+        try:
+            seen = self._run(_Pass.repeating(self._surveyed, groups, with_curves))
+        except IdealGroupsError:
+            return None
+        return seen if seen.went_alike() else None
 
     def _observation(self, seen: _Pass) -> Observation:
         return Observation(curves_of_calls(seen.calls.moments), *self._gradients(seen), self._optimizer)
@@ -191,7 +218,7 @@ class Observer:
             mode or (NoDropout() if self._has_dropout else nullcontext()),
             regrouped(modules, self.norms, calls, feeds),
             feeds.follow(modules, [weight.owner for weight in self._weights]) if feeds else nullcontext(),
-            seen.trace.follow(modules, self._refuse_original),
+            nullcontext() if seen.like else seen.trace.follow(modules, self._refuse_original),
         ):
             self._backward(self._forward(seen), seen)
         return seen
@@ -265,9 +292,19 @@ class Observer:
         def begin() -> None:
             calls.backward += 1
 
+        if seen.like is None:
+            self._look_at_graph(losses, seen)
+        if seen.hidden:
+            seen.squares = squares_at_the_end(losses, self._weights, self.model, begin)
+        else:
+            seen.squares = squares_at_once(losses, self._weights, begin)
+
+    def _look_at_graph(self, losses: list[Tensor], seen: _Pass) -> None:
+        """Note which weights planned norms lie behind."""
+        calls = seen.calls
         nodes = nodes_behind(loss.grad_fn for loss in losses)
-        hidden = has_reentrant_checkpoint(nodes)
-        if hidden:
+        seen.hidden = has_reentrant_checkpoint(nodes)
+        if seen.hidden:
             seen.in_line = self._movable_by_order(seen)
         elif any(self._planned(name) for name in calls.differentiated):
             # The gradient of a normalization is part of the loss: every weight's gradient goes through it.
@@ -275,11 +312,6 @@ class Observer:
         else:
             seen.in_line = movable(nodes, (node for name, node in calls.outputs if self._planned(name)))
         calls.outputs.clear()
-        del nodes
-        if hidden:
-            seen.squares = squares_at_the_end(losses, self._weights, self.model, begin)
-        else:
-            seen.squares = squares_at_once(losses, self._weights, begin)
 
     def _planned(self, name: str) -> bool:
         return self._skip(name) is None

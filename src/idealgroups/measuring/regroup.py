@@ -30,7 +30,7 @@ class Calls:
     ``groups``: the numbers of groups to use; other layers stay as they are. ``with_moments``: whether to keep moments
     of the regrouped layers. ``positions``: of each call. ``samples``: of the last one. ``odd``: why a layer was called
     in a way that no group norm can be. ``outputs``: the nodes of the autograd graph that the layers left.
-    ``differentiated``: layers that the model itself differentiated; unless ``known``, the pass finds them out.
+    ``differentiated``: layers that the model itself differentiated. ``known``: what the last two say is known already.
     ``backward`` counts the backward passes that have begun, of ``backwards`` in all.
     """
 
@@ -98,8 +98,9 @@ class _Regrouped:
             return self._odd_call(why, x, args, kwargs)
         groups = self._calls.groups.get(self._name)
         y = self._checked(x, args, kwargs) if groups is None else self._with_groups(x, groups)
-        with unseen(f"recording a call of {self._name}", y):
-            self._record(y)
+        if not self._calls.known:
+            with unseen(f"recording a call of {self._name}", y):
+                self._record(y)
         return y
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
@@ -189,7 +190,7 @@ class _Regrouped:
         self._calls.outputs.append((self._name, output.grad_fn))
         if is_transformed(y) and is_differentiated(y):
             self._calls.differentiated.add(self._name)
-        elif not self._calls.known and self._calls.backward == 0:
+        elif self._calls.backward == 0:
             output.grad_fn.register_prehook(_notes_differentiation(self._name, self._calls))
 
 

@@ -27,6 +27,7 @@ _ODD_NORMS = re.compile(
 _AFTER = ("drop", "act")
 _AFTER_GROUP_NORM = (*_AFTER, "activation")  # the layer itself stays when its number of groups changes
 _PLAIN = (int, float, bool, str, tuple, type(None))
+_WIDTHS = {"num_features", "num_channels"}
 _OWN_TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
@@ -138,13 +139,23 @@ def _may_normalize(module: nn.Module, norm: Norm | None) -> bool:
 
 
 def _try_once(module: nn.Module, norm: Norm | None, tried: dict[Hashable, Norm | Odd | None]) -> Norm | Odd | None:
-    """Try the module, or remember what another did that differs from it in the values of its tensors only."""
+    """Try the module, or remember what another did that differs from it in the values of its tensors only.
+
+    Where that other one was what its class promises, it may differ in its width, too. What a layer does is compared
+    with what it was taken for once more, where it runs in the model (:func:`.agreement.disagreement`).
+    """
     key = _alike(module)
     if key is None:
         return _try(module, norm)
-    if key not in tried:
-        tried[key] = _try(module, norm)
-    return tried[key]
+    if key in tried:
+        return tried[key]
+    of_any_width = None if norm is None else _alike(module, norm.num_channels)
+    if of_any_width is not None and of_any_width in tried:
+        return norm
+    found = tried[key] = _try(module, norm)
+    if found is norm:
+        tried[of_any_width] = norm
+    return found
 
 
 def _try(module: nn.Module, norm: Norm | None) -> Norm | Odd | None:
@@ -169,14 +180,26 @@ def _checked(module: nn.Module, norm: Norm) -> Norm | Odd:
     return norm if why is None else Odd(why)
 
 
-def _alike(module: nn.Module) -> Hashable | None:
-    """What decides how a layer acts, without the values of its tensors; None where it keeps more than plain values."""
-    parts: list[Hashable] = []
+def _alike(module: nn.Module, width: int | None = None) -> Hashable | None:
+    """What decides how a layer acts, without the values of its tensors; None where it keeps more than plain values.
+
+    With ``width``, the number of its channels, layers that differ in that number alone are alike. One channel is apart:
+    there, normalizing the last dimension cannot be told from normalizing channels.
+    """
+    parts: list[Hashable] = [width == 1] if width else []
     for part in named_modules(module).values():
         plain = dict(attributes(part))
         if not all(isinstance(value, _PLAIN) for value in plain.values()):
             return None
+        if width and part is module:
+            plain = {key: value for key, value in plain.items() if key not in _WIDTHS}
         tensors = {**part._parameters, **part._buffers}
-        shapes = tuple((name, None if t is None else (*t.shape, t.dtype, t.device.type)) for name, t in tensors.items())
+        shapes = tuple((name, None if t is None else _kind(t, width)) for name, t in tensors.items())
         parts.append((type(part), part.training, repr(sorted(plain.items())), shapes, *part._modules))
     return tuple(parts)
+
+
+def _kind(tensor: Tensor, width: int | None) -> Hashable:
+    """What a tensor is but for its values, and for its size where that is ``width``."""
+    shape = () if width and tensor.shape == (width,) else tuple(tensor.shape)
+    return shape, tensor.ndim, tensor.dtype, tensor.device.type

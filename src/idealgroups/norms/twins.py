@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable
 
 import torch
@@ -37,9 +37,13 @@ def find_twins(model: nn.Module, norms: Collection[str], ran: Collection[str]) -
     """
     families: dict[Hashable, list[str]] = defaultdict(list)
     modules = named_modules(model)
-    for name, module in modules.items():
-        if name and any(norm.startswith(f"{name}.") for norm in norms) and _has_weight(module):
-            families[_structure(module)].append(name)
+    parents = {norm[:end] for norm in norms for end, letter in enumerate(norm) if letter == "."}
+    outlines = _Outlines()
+    kinds = {name: outlines.of(module) for name, module in modules.items() if name in parents}
+    often = Counter(kinds.values())
+    for name, kind in kinds.items():
+        if often[kind] > 1 and _has_weight(modules[name]):  # few: the structure of a whole network is long
+            families[_structure(modules[name])].append(name)
     found: dict[str, str] = {}
     for family in families.values():
         while len(family) > 1:
@@ -78,6 +82,23 @@ def _are_twins(a: str, b: str, modules: dict[str, nn.Module]) -> bool:
 def _has_weight(module: nn.Module) -> bool:
     parts = named_modules(module).values()
     return any(max(p.shape, default=1) != p.numel() for p in parameters(parts))
+
+
+class _Outlines:
+    """Numbers modules: two with the same structure have the same number, and seldom two with another one."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}
+        self._numbers: dict[Hashable, int] = {}
+
+    def of(self, module: nn.Module) -> int:
+        """Return the number of ``module``."""
+        if id(module) not in self._known:
+            self._known[id(module)] = -1  # until its children are known, should one of them hold it
+            children = tuple((key, self.of(child)) for key, child in module._modules.items() if child is not None)
+            shapes = tuple((key, p.shape) for key, p in module._parameters.items() if p is not None)
+            self._known[id(module)] = self._numbers.setdefault((type(module), shapes, children), len(self._numbers))
+        return self._known[id(module)]
 
 
 def _structure(module: nn.Module) -> Hashable:

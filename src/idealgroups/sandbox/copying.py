@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -14,13 +15,14 @@ from torch.nn import UninitializedBuffer
 from torch.overrides import TorchFunctionMode
 
 from ..errors import IdealGroupsError
-from .functions import rebind_functions
+from .functions import PLAIN, is_plain, rebind_functions
 from .walking import buffers, named_modules, parameters
 
 TORCH_KEEPS = frozenset(vars(nn.Module()))
 """The attributes that every module has."""
 
 _DICTS = (dict, OrderedDict)
+_NEW_OBJECT = copyreg.__newobj__  # type: ignore[attr-defined]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -63,7 +65,7 @@ def copy_model(model: Model) -> Model:
     """
     modules = named_modules(model)
     groups = (vars(module).get("process_group") for module in modules.values())
-    memo = {id(group): group for group in groups if group is not None} | copies_of_empty_dicts(modules.values())
+    memo = {id(group): group for group in groups if group is not None}
     _refuse_compiled_functions(modules)
     try:
         with torch.inference_mode(False):
@@ -72,6 +74,7 @@ def copy_model(model: Model) -> Model:
                 if type(parameter) is nn.Parameter:  # which needs no help, and each look of a mode takes time
                     copy.deepcopy(parameter, memo)
             with CopyAnyTensor():
+                memo = _with_plain_modules(modules.values(), memo)
                 twin = copy.deepcopy(model, memo)
     except Exception as error:
         # Whatever a user's own __deepcopy__ or __reduce__ raises: the way out is the same.
@@ -116,6 +119,48 @@ def _plain_buffers(tensors: Iterable[Tensor], memo: dict[int, Any]) -> dict[int,
                 blank = torch.empty(0, dtype=buffer.dtype, device=buffer.device)
                 copies[id(buffer)] = blank.set_(memory, buffer.storage_offset(), buffer.shape, buffer.stride())
     return copies
+
+
+def _with_plain_modules(modules: Iterable[nn.Module], memo: dict[int, Any]) -> dict[int, Any]:
+    """Return ``memo`` with a copy of every module that is copied by its attributes, made in half of the usual time.
+
+    ``copy.deepcopy`` looks at each name and each number in them by itself. What has a way of its own to be copied is
+    left to it, and so is everything where something raises, which deepcopy may do without.
+    """
+    found = dict(memo)
+    try:
+        states = [(module, state) for module in modules if (state := _state(module)) is not None]
+        found[id(states)] = states  # as long as the memo knows objects by their ids, they must live
+        for module, _ in states:  # first all of them, for they may refer to each other
+            found[id(module)] = type(module).__new__(type(module))
+        for module, state in reversed(states):  # children before their parents
+            found[id(module)].__setstate__({key: _copied(value, found) for key, value in state.items()})
+    except Exception:
+        return memo
+    return found
+
+
+def _state(module: nn.Module) -> dict[str, Any] | None:
+    """The attributes that are to be copied, where nothing else is."""
+    kind = type(module)
+    if hasattr(module, "__deepcopy__") or kind in copyreg.dispatch_table:
+        return None
+    make, arguments, state, *items = (*module.__reduce_ex__(4), None, None, None)[:5]
+    plain = make is _NEW_OBJECT and arguments == (kind,) and items == [None, None]
+    return state if plain and type(state) is dict else None
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    if type(value) in PLAIN or is_plain(value):
+        return value
+    if (found := memo.get(id(value))) is not None:
+        return found
+    if type(value) not in _DICTS or (value and not (type(value) is dict and all(type(key) is str for key in value))):
+        return copy.deepcopy(value, memo)
+    new = memo[id(value)] = type(value)()
+    for key, item in value.items():
+        new[key] = _copied(item, memo)
+    return new
 
 
 def _refuse_compiled_functions(modules: Mapping[str, nn.Module]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 _MUTABLE = frozenset({dict, list, set, OrderedDict, defaultdict, deque})
-_PLAIN = frozenset({type(None), bool, int, float, str})
+PLAIN = frozenset({type(None), bool, int, float, str})
 _DEPTH = 4
 
 
@@ -30,16 +30,22 @@ def rebind_functions(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None
                 vars(module)[key] = rebind.inside(value, _DEPTH)
 
 
+def is_plain(value: Any) -> bool:
+    """Return whether ``value`` is a number, a word, nothing, or a tuple of them."""
+    kind = type(value)
+    return kind in PLAIN or (kind is tuple and all(type(item) in PLAIN for item in value))
+
+
 def _is_empty(value: Any) -> bool:
     """Return whether there is no function in ``value``, as in most attributes of a module."""
-    return type(value) in _PLAIN or (type(value) in _MUTABLE and not value)
+    return is_plain(value) or (type(value) in _MUTABLE and not value)
 
 
 def containers_of(module: nn.Module) -> Iterator[Any]:
     """The lists, dicts, sets and deques that the attributes and hooks of ``module`` hold or refer to."""
     seen: set[int] = set()
     for key, value in vars(module).items():
-        if type(value) in _PLAIN or key in ("_parameters", "_buffers", "_modules"):
+        if type(value) in PLAIN or key in ("_parameters", "_buffers", "_modules"):
             continue
         if type(value) in _MUTABLE and not value:
             yield value

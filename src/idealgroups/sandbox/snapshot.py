@@ -113,13 +113,24 @@ class _Kept:
         return is_own and _same(self._data, values if values.dtype == self._data.dtype else values.to(self._data.dtype))
 
     def restore(self) -> None:
-        if _memory(self._tensor) != self._memory or self._tensor.shape != self._shape:
+        if self._has_moved():
             if self._data.shape != self._shape:  # resized in place
                 self._data.resize_(self._shape)
             self._tensor.data = self._data
         values = self._values if self._is_plain else self._values.to(self._data.dtype)
         if not _same(self._data, values):
             self._data.copy_(values)
+
+    def _has_moved(self) -> bool:
+        tensor = self._tensor
+        if tensor.shape != self._shape:
+            return True
+        if self._memory is None:
+            return _memory(tensor) is not None
+        try:
+            return tensor.data_ptr() != self._memory
+        except RuntimeError:  # somebody gave it a memory of another layout
+            return True
 
 
 def _memory(tensor: Tensor) -> int | None:
