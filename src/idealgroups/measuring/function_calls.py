@@ -68,11 +68,12 @@ class NoDropout(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _DROPOUTS:
-            training = args[2] if len(args) > 2 else kwargs.get("training", _DROPOUTS[func])
-            self.used = self.used or bool(training)
-            return args[0] if args else kwargs["input"]
-        return func(*args, **kwargs)
+        return self._without(func, args, kwargs) if func in _DROPOUTS else func(*args, **kwargs)
+
+    def _without(self, dropout: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        training = args[2] if len(args) > 2 else kwargs.get("training", _DROPOUTS[dropout])
+        self.used = self.used or bool(training)
+        return args[0] if args else kwargs["input"]
 
 
 class FunctionalNorms(NoDropout):
@@ -98,10 +99,13 @@ class FunctionalNorms(NoDropout):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DROPOUTS:
+            return self._without(func, args, kwargs)
         if func in _NORMS and (inside := self._running()) is not None:
             name, module = inside
             # Weight-standardized layers normalize their weight by F.batch_norm; that is no layer of its own.
             own_weight = isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
             if name not in self._known and not own_weight:
                 self.found.setdefault(name or type(module).__name__, _NORMS[func])
-        return super().__torch_function__(func, types, args, kwargs)
+        return func(*args, **kwargs)

@@ -13,6 +13,9 @@ from .copying import TORCH_KEEPS
 from .functions import containers_of
 from .walking import buffers, named_modules, parameters
 
+SMALL = 4096
+"""Values of a tensor up to which it takes longer to look at than to compare."""
+
 
 class Snapshot:
     """Remembers tensors by value, modes, and attributes and the items of lists, dicts and sets by reference.
@@ -39,7 +42,10 @@ class Snapshot:
         originals = _tensors(list(named_modules(source).values())) if source is not None else []
         if len(originals) != len(tensors):
             originals = []
-        self._tensors = [_Kept(*pair) for pair in zip_longest(tensors, originals)]
+        kept = [_Kept(*pair) for pair in zip_longest(tensors, originals)]
+        small = [one for one in kept if one.is_small]
+        self._small = _Together(small) if small else None
+        self._tensors = [one for one in kept if not one.is_small]
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -52,6 +58,8 @@ class Snapshot:
                 (container.extend if hasattr(container, "extend") else container.update)(items)
         for kept in self._tensors:
             kept.restore()
+        if self._small is not None:
+            self._small.restore()
         for parameter, requires_grad in self._flags:
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
@@ -96,32 +104,41 @@ class _Kept:
     ``data`` holds its memory, should somebody give it another.
     """
 
-    __slots__ = ("_data", "_is_plain", "_memory", "_shape", "_tensor", "_values")
+    __slots__ = ("_is_plain", "_memory", "_shape", "_tensor", "data", "values")
 
     def __init__(self, tensor: Tensor, original: Tensor | None) -> None:
-        self._tensor, self._data, self._shape = tensor, tensor.detach(), tensor.shape
-        self._memory = _memory(self._data)
+        self._tensor, self.data, self._shape = tensor, tensor.detach(), tensor.shape
+        self._memory = _memory(self.data)
         if original is not None and self._is_copy_of(original):
-            self._values = original.detach()
+            self.values = original.detach()
         else:
-            self._values = tensor.detach().clone()
-        self._is_plain = (tensor.dtype, tensor.device) == (self._values.dtype, self._values.device)
+            self.values = tensor.detach().clone()
+        self._is_plain = (tensor.dtype, tensor.device) == (self.values.dtype, self.values.device)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether to compare it together with others."""
+        data = self.data
+        plain = self._is_plain and type(data) is Tensor and data.dtype == torch.float32 and data.device.type == "cpu"
+        return plain and self._memory is not None and 0 < data.numel() <= SMALL and data.is_contiguous()
 
     def _is_copy_of(self, original: Tensor) -> bool:
         is_own = self._memory is None or self._memory != _memory(original)
         values = original.detach()
-        return is_own and _same(self._data, values if values.dtype == self._data.dtype else values.to(self._data.dtype))
+        return is_own and _same(self.data, values if values.dtype == self.data.dtype else values.to(self.data.dtype))
 
     def restore(self) -> None:
-        if self._has_moved():
-            if self._data.shape != self._shape:  # resized in place
-                self._data.resize_(self._shape)
-            self._tensor.data = self._data
-        values = self._values if self._is_plain else self._values.to(self._data.dtype)
-        if not _same(self._data, values):
-            self._data.copy_(values)
+        """Give it the memory and the values that it had."""
+        if self.has_moved():
+            if self.data.shape != self._shape:  # resized in place
+                self.data.resize_(self._shape)
+            self._tensor.data = self.data
+        values = self.values if self._is_plain else self.values.to(self.data.dtype)
+        if not _same(self.data, values):
+            self.data.copy_(values)
 
-    def _has_moved(self) -> bool:
+    def has_moved(self) -> bool:
+        """Whether somebody has given it another memory or shape."""
         tensor = self._tensor
         if tensor.shape != self._shape:
             return True
@@ -131,6 +148,20 @@ class _Kept:
             return tensor.data_ptr() != self._memory
         except RuntimeError:  # somebody gave it a memory of another layout
             return True
+
+
+class _Together:
+    """Small tensors, which are compared all at once: one by one, each look takes longer than the comparison."""
+
+    def __init__(self, kept: list[_Kept]) -> None:
+        self._kept = kept
+        self._data = [one.data.view(-1) for one in kept]
+        self._values = torch.cat([one.values.reshape(-1) for one in kept])
+
+    def restore(self) -> None:
+        if any(one.has_moved() for one in self._kept) or not _same(torch.cat(self._data), self._values):
+            for one in self._kept:
+                one.restore()
 
 
 def _memory(tensor: Tensor) -> int | None:
