@@ -168,6 +168,41 @@ def test_functional_norms_are_seen_and_functional_dropout_is_off() -> None:
     assert np.array_equal(first.measured.line, observer.observe(None).measured.line)
 
 
+class Fickle(nn.Module):
+    """Goes another way, or raises, where its norm has one group."""
+
+    def __init__(self, raises: bool) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.ways = nn.ModuleList([nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)])
+        self.last = nn.Linear(8, 2)
+        self.raises = raises
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x) + 3 * torch.arange(8).view(-1, 1, 1))
+        is_one_group = bool((x.mean((0, 2, 3)).abs() > 0.1).any())
+        if is_one_group and self.raises:
+            x = x[:, :4]
+        return self.last(self.ways[int(is_one_group)](x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_a_pass_that_goes_another_way_than_the_survey_is_followed_again() -> None:
+    observer = Observer(Fickle(raises=False), torch.randn(4, 3, 8, 8))
+    _, first = observer.survey()
+    assert [layer.name for layer in first.gradients] == ["first.weight", "ways.0.weight", "last.weight"]
+    other = observer.observe({"norm": 1})
+    assert [layer.name for layer in other.gradients] == ["first.weight", "ways.1.weight", "last.weight"]
+    assert [layer.in_line for layer in other.gradients] == [True, False, False]
+    assert observer.observe(None).gradients == first.gradients
+
+
+def test_what_raises_in_a_later_pass_is_said_with_its_place() -> None:
+    observer = Observer(Fickle(raises=True), torch.randn(4, 3, 8, 8))
+    observer.survey()
+    with pytest.raises(IdealGroupsError, match=r"ways\.1 \(Conv2d\) takes 8 channels"):
+        observer.observe({"norm": 1})
+
+
 def test_a_norm_called_twice_and_one_never_called() -> None:
     observer = Observer(networks.Twice(), torch.randn(2, 3, 8, 8))
     survey, _ = observer.survey()

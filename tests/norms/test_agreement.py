@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import idealgroups as ig
+from idealgroups.norms import Norm, disagreement
 
 IMAGES = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -52,6 +53,25 @@ def test_what_differs_on_the_models_own_shapes_is_left_and_named(norm: nn.Module
     assert [item.name for item in plan.not_understood] == ["1"]
     assert "(4, 8, 10, 10)" in plan.not_understood[0].why
     assert type(new[1]) is type(norm)
+
+
+def test_layers_that_are_alike_are_compared_once_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Size] = []
+
+    def count(module: nn.Module, norm: Norm, x: Tensor, y: object) -> str | None:
+        seen.append(x.shape)
+        return disagreement(module, norm, x, y)
+
+    monkeypatch.setattr("idealgroups.measuring.regroup.disagreement", count)
+    blocks = [part for _ in range(4) for part in (nn.Conv2d(8, 8, 3, padding=1), ClippedNorm(8), nn.ReLU())]
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), *blocks, nn.AvgPool2d(2), ClippedNorm(8), nn.Conv2d(8, 2, 1))
+    assert len(ig.plan(model, IMAGES[..., :8, :8]).num_groups) == 5
+    assert seen == [(4, 8, 6, 6), (4, 8, 3, 3)]
+    seen.clear()
+    plan = ig.plan(model, IMAGES)
+    assert len(plan.num_groups) == 1
+    assert [item.name for item in plan.not_understood] == ["2", "5", "8", "11"]
+    assert seen == 4 * [(4, 8, 10, 10)] + [(4, 8, 5, 5)]
 
 
 def test_the_same_layer_is_planned_where_it_is_the_standard_one() -> None:

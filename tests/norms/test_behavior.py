@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import idealgroups as ig
 from hand_plans import plan_for
 from idealgroups.measuring.prepare import find_weights
-from idealgroups.norms import inventory
+from idealgroups.norms import Norm, inventory
+from idealgroups.norms.textbook import deviation_from_textbook
 
 
 class Affine(nn.Module):
@@ -343,6 +344,51 @@ def test_a_layer_is_tried_once_however_often_it_stands_in_the_model(monkeypatch:
     found = inventory(nn.Sequential(*(Counted(8) for _ in range(5))))
     assert len(found.norms) == 5
     assert len(calls) == once
+
+
+class NarrowIdentity(nn.BatchNorm2d):
+    """Normalizes from eight channels on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.num_features >= 8 else x
+
+
+class Timm(nn.BatchNorm2d):
+    """A batch norm with a forward of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+def test_layers_that_are_what_their_class_promises_are_tried_in_one_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def count(module: nn.Module, norm: Norm) -> str | None:
+        tried.append(norm.num_channels)
+        return deviation_from_textbook(module, norm)
+
+    monkeypatch.setattr("idealgroups.norms.recognise.deviation_from_textbook", count)
+    widths = (8, 16, 1, 32, 1)
+    found = inventory(nn.Sequential(*map(Timm, widths), Timm(64, eps=0.1), Timm(64, affine=False)))
+    assert [norm.num_channels for norm in found.norms.values()] == [*widths, 64, 64]
+    assert [norm.eps for norm in found.norms.values()][-2:] == [0.1, 1e-5]
+    assert [norm.weight for norm in found.norms.values()][-2:] == ["weight", None]
+    assert tried == [8, 1, 64, 64]  # one channel is another case, and so is another setting
+
+
+def test_a_layer_that_is_something_else_in_one_width_does_not_speak_for_others() -> None:
+    found = inventory(nn.Sequential(*map(NarrowIdentity, (4, 8, 4, 16))))
+    assert list(found.norms) == ["1", "3"]
+    assert list(found.odd) == ["0", "2"]
+
+
+def test_a_layer_that_is_something_else_when_narrow_is_found_out_where_it_runs() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), NarrowIdentity(8), nn.Conv2d(8, 4, 3), NarrowIdentity(4), nn.Conv2d(4, 2, 1)
+    )
+    plan = ig.plan(net, torch.randn(4, 3, 9, 9))
+    assert list(plan.num_groups) == ["1"]
+    assert [item.name for item in plan.not_understood] == ["3"]
 
 
 def test_layers_that_differ_in_a_setting_are_tried_each() -> None:

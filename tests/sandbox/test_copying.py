@@ -181,3 +181,67 @@ def test_buffers_that_share_memory_share_that_of_the_copy() -> None:
     assert twin.part.stride() == model.part.stride()
     assert model.whole.tolist() == list(range(6))
     assert model.part.tolist() == [2, 4]
+
+
+class Keeper(nn.Module):
+    """Refers to modules and containers in every way that a copy has to follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        vars(self.inner)["owner"] = self
+        self.by_name = {"first": self.inner[0], "sizes": {"a": [1, 2]}}
+        self.sizes = self.by_name["sizes"]
+        self.kernel, self.pair = (3, 3), (self.inner[1], 1)
+        self.counted = {3: "c", None: "n"}
+
+
+def test_references_between_modules_lead_into_the_copy() -> None:
+    model = Keeper()
+    twin = copy_model(model)
+    assert vars(twin.inner)["owner"] is twin
+    assert twin.by_name["first"] is twin.inner[0]
+    assert twin.sizes is twin.by_name["sizes"]
+    assert twin.sizes is not model.sizes
+    assert twin.pair == (twin.inner[1], 1)
+    assert twin.counted == {3: "c", None: "n"}
+    assert [*vars(twin)] == [*vars(model)]
+    assert not {id(tensor) for tensor in model.state_dict().values()} & {id(tensor) for tensor in twin.parameters()}
+
+
+def test_modules_with_a_way_of_their_own_to_be_copied_keep_it() -> None:
+    class Reduced(nn.Linear):
+        def __reduce__(self) -> Any:
+            return Reduced, (3, 2)
+
+    class Deep(nn.Linear):
+        def __deepcopy__(self, memo: Any) -> Deep:
+            twin = Deep(2, 2)
+            twin.mark = "own"
+            return twin
+
+    class State(nn.Linear):
+        def __getstate__(self) -> Any:
+            return {**vars(self), "came_from": "state"}
+
+        def __setstate__(self, state: Any) -> None:
+            super().__setstate__(state)
+            self.set_by = list(vars(self))[-1]
+
+    model = nn.Sequential(Reduced(2, 2), Deep(2, 2), State(2, 2))
+    twin: Any = copy_model(model)
+    assert twin[0].in_features == 3
+    assert twin[1].mark == "own"
+    assert (twin[2].came_from, twin[2].set_by) == ("state", "came_from")
+
+
+def test_what_raises_when_modules_are_filled_one_by_one_is_left_to_deepcopy() -> None:
+    class Picky(nn.Linear):
+        def __setstate__(self, state: Any) -> None:
+            super().__setstate__(state)
+            _ = self.before.weight  # it is read when the module before it has been filled
+
+    model = nn.Sequential(nn.Linear(2, 2), Picky(2, 2))
+    vars(model[1])["before"] = model[0]
+    twin = copy_model(model)
+    assert vars(twin[1])["before"] is twin[0]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import idealgroups as ig
 from idealgroups.sandbox.copying import copy_model
-from idealgroups.sandbox.snapshot import Snapshot
+from idealgroups.sandbox.snapshot import SMALL, Snapshot
 
 
 class Changes(nn.Module):
@@ -19,6 +19,7 @@ class Changes(nn.Module):
         super().__init__()
         self.layer = nn.Linear(3, 3)
         self.book = nn.Parameter(torch.ones(3), requires_grad=False)
+        self.long = nn.Parameter(torch.ones(SMALL + 1), requires_grad=False)
         self.register_buffer("seen", torch.zeros(2))
         self.register_buffer("wide", torch.zeros(1).expand(3))
         self.register_buffer("sparse", torch.eye(3).to_sparse())
@@ -44,6 +45,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "a parameter in place": lambda m: m.book.mul_(0.5),
     "a weight in place": lambda m: m.layer.weight.mul_(0.5),
     "a weight's memory in place": lambda m: m.layer.weight.data.mul_(0.5),
+    "a large parameter's memory in place": lambda m: m.long.data.mul_(0.5),
     "a weight's memory": lambda m: setattr(m.layer.weight, "data", m.layer.weight.data * 2),
     "a parameter by another": lambda m: setattr(m, "book", nn.Parameter(torch.zeros(3))),
     "a buffer in place": lambda m: m.seen.add_(1),

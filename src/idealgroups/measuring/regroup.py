@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 
 from ..errors import IdealGroupsError, internal
 from ..norms import Norm, disagreement
-from ..norms.recognise import is_trusted
+from ..norms.recognise import alike, is_trusted
 from .feeds import Feeds
 from .function_calls import unseen
 from .graph import origin
@@ -30,7 +30,8 @@ class Calls:
     ``groups``: the numbers of groups to use; other layers stay as they are. ``with_moments``: whether to keep moments
     of the regrouped layers. ``positions``: of each call. ``samples``: of the last one. ``odd``: why a layer was called
     in a way that no group norm can be. ``outputs``: the nodes of the autograd graph that the layers left.
-    ``differentiated``: layers that the model itself differentiated. ``known``: what the last two say is known already.
+    ``differentiated``: layers that the model itself differentiated. ``known``: what these three say is known already.
+    ``agreed``: on which inputs which layers did what they are taken for; those that are alike do the same.
     ``backward`` counts the backward passes that have begun, of ``backwards`` in all.
     """
 
@@ -45,6 +46,7 @@ class Calls:
     odd: dict[str, str] = field(default_factory=dict)
     outputs: list[tuple[str, Node]] = field(default_factory=list)
     differentiated: set[str] = field(default_factory=set)
+    agreed: set[Hashable] = field(default_factory=set)
 
 
 @contextmanager
@@ -81,6 +83,9 @@ class _Regrouped:
         self._name, self._module, self._norm = name, module, norm
         self._calls, self._feeds = calls, feeds
         self._original = module.forward
+        self._is_checked = not (calls.known or name in calls.groups or is_trusted(module))
+        # Before its forward is exchanged, which would make it unlike every other.
+        self._kind = alike(module) if self._is_checked else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x, others = self._arguments(args, kwargs)
@@ -118,13 +123,20 @@ class _Regrouped:
 
     def _checked(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the layer itself, and note where it does on this input something else than it was taken for."""
-        before = None if is_trusted(self._module) or is_transformed(x) else x.detach().clone()
+        if not self._is_checked or is_transformed(x):
+            return self._as_it_is(x, args, kwargs)
+        with unseen(f"checking a call of {self._name}", x):
+            call = None if self._kind is None else (self._kind, x.shape, x.stride(), x.dtype)
+            before = None if call in self._calls.agreed else x.detach().clone()
         y = self._as_it_is(x, args, kwargs)
-        if before is not None:
-            with internal(f"checking a call of {self._name}"):
-                why = disagreement(self._module, self._norm, before, y.detach() if isinstance(y, Tensor) else y)
-                if why is not None:
-                    self._calls.odd.setdefault(self._name, why)
+        if before is None:
+            return y
+        with internal(f"checking a call of {self._name}"):
+            why = disagreement(self._module, self._norm, before, y.detach() if isinstance(y, Tensor) else y)
+            if why is not None:
+                self._calls.odd.setdefault(self._name, why)
+            elif call is not None:
+                self._calls.agreed.add(call)
         return y
 
     def _as_it_is(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -144,12 +144,12 @@ def _try_once(module: nn.Module, norm: Norm | None, tried: dict[Hashable, Norm |
     Where that other one was what its class promises, it may differ in its width, too. What a layer does is compared
     with what it was taken for once more, where it runs in the model (:func:`.agreement.disagreement`).
     """
-    key = _alike(module)
+    key = alike(module)
     if key is None:
         return _try(module, norm)
     if key in tried:
         return tried[key]
-    of_any_width = None if norm is None else _alike(module, norm.num_channels)
+    of_any_width = None if norm is None else alike(module, norm.num_channels)
     if of_any_width is not None and of_any_width in tried:
         return norm
     found = tried[key] = _try(module, norm)
@@ -180,7 +180,7 @@ def _checked(module: nn.Module, norm: Norm) -> Norm | Odd:
     return norm if why is None else Odd(why)
 
 
-def _alike(module: nn.Module, width: int | None = None) -> Hashable | None:
+def alike(module: nn.Module, width: int | None = None) -> Hashable | None:
     """What decides how a layer acts, without the values of its tensors; None where it keeps more than plain values.
 
     With ``width``, the number of its channels, layers that differ in that number alone are alike. One channel is apart:
