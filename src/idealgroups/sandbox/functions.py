@@ -14,6 +14,7 @@ from torch import Tensor, nn
 _MUTABLE = frozenset({dict, list, set, OrderedDict, defaultdict, deque})
 PLAIN = frozenset({type(None), bool, int, float, str})
 _DEPTH = 4
+_TENSORS_AND_MODULES = frozenset({"_parameters", "_buffers", "_modules"})
 
 
 def rebind_functions(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
@@ -26,7 +27,7 @@ def rebind_functions(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None
     rebind = _Rebind(memo)
     for module in modules:
         for key, value in list(vars(module).items()):
-            if key not in ("_parameters", "_buffers", "_modules") and not _is_empty(value):
+            if key not in _TENSORS_AND_MODULES and not _is_empty(value):
                 vars(module)[key] = rebind.inside(value, _DEPTH)
 
 
@@ -38,19 +39,20 @@ def is_plain(value: Any) -> bool:
 
 def _is_empty(value: Any) -> bool:
     """Return whether there is no function in ``value``, as in most attributes of a module."""
-    return is_plain(value) or (type(value) in _MUTABLE and not value)
+    return not value if type(value) in _MUTABLE else is_plain(value)
 
 
-def containers_of(module: nn.Module) -> Iterator[Any]:
-    """The lists, dicts, sets and deques that the attributes and hooks of ``module`` hold or refer to."""
+def containers_of(module: nn.Module) -> list[Any]:
+    """Return the lists, dicts, sets and deques that the attributes and hooks of ``module`` hold or refer to."""
+    found: list[Any] = []
     seen: set[int] = set()
     for key, value in vars(module).items():
-        if type(value) in PLAIN or key in ("_parameters", "_buffers", "_modules"):
-            continue
-        if type(value) in _MUTABLE and not value:
-            yield value
-        else:
-            yield from _containers(value, _DEPTH, seen)
+        if key not in _TENSORS_AND_MODULES and not is_plain(value):
+            if type(value) in _MUTABLE and not value:
+                found.append(value)
+            else:
+                found += _containers(value, _DEPTH, seen)
+    return found
 
 
 def _containers(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:

@@ -109,10 +109,11 @@ class _Kept:
     def __init__(self, tensor: Tensor, original: Tensor | None) -> None:
         self._tensor, self.data, self._shape = tensor, tensor.detach(), tensor.shape
         self._memory = _memory(self.data)
-        if original is not None and self._is_copy_of(original):
-            self.values = original.detach()
+        values = None if original is None else original.detach()
+        if values is not None and self._is_copy_of(values):
+            self.values = values
         else:
-            self.values = tensor.detach().clone()
+            self.values = self.data.clone()
         self._is_plain = (tensor.dtype, tensor.device) == (self.values.dtype, self.values.device)
 
     @property
@@ -122,9 +123,8 @@ class _Kept:
         plain = self._is_plain and type(data) is Tensor and data.dtype == torch.float32 and data.device.type == "cpu"
         return plain and self._memory is not None and 0 < data.numel() <= SMALL and data.is_contiguous()
 
-    def _is_copy_of(self, original: Tensor) -> bool:
-        is_own = self._memory is None or self._memory != _memory(original)
-        values = original.detach()
+    def _is_copy_of(self, values: Tensor) -> bool:
+        is_own = self._memory is None or self._memory != _memory(values)
         return is_own and _same(self.data, values if values.dtype == self.data.dtype else values.to(self.data.dtype))
 
     def restore(self) -> None:
