@@ -2,7 +2,8 @@
 
     python -m experiments.memory [NETWORK ...]
 
-Each number is the peak resident memory of a fresh process, less what it held before the network was built. Before that
+Each number is the peak resident memory of a fresh process, less what it held before the network was built: the median
+of three processes, for in a small network two of them may differ by a tenth. Before the network is built,
 the process plans and trains a network of three layers, for code that is first used is loaded then: 6 MiB for a batch
 norm, and 2 more for a norm with a forward of its own, as timm has. The training
 is two steps of SGD with momentum; the network keeps its normalization. ``plan`` and ``convert`` start from the network
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -34,6 +36,9 @@ from idealgroups.synthetic import synthetic
 app = App(help=__doc__)
 
 TASKS = ("train", "plan", "convert", "calibrate")
+
+PROCESSES = 3
+"""Of how many fresh processes a peak is the median: those of a small network differ by up to a tenth."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,15 @@ class OwnForward(nn.BatchNorm2d):
 
 
 def peak(task: str, network: Network) -> int:
-    """Bytes at the peak of ``task`` in a process of its own, above what it held before the network was built."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (task, network))
+    """Bytes at the peak of ``task`` above what its process held before the network was built.
+
+    The median of :data:`PROCESSES` fresh processes, one after another.
+    """
+    peaks = []
+    for _ in range(PROCESSES):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peaks.append(pool.apply(_peak, (task, network)))
+    return int(median(peaks))
 
 
 def _peak(task: str, network: Network) -> int:

@@ -29,7 +29,7 @@ from .pretrained import FAITHFUL, convert_trained
 from .processes import shared
 from .progress import steps
 from .results import Measurement, Plan
-from .sandbox.coupling import coupled
+from .sandbox.coupling import coupled, coupled_copy
 from .sandbox.supported import refuse_unsupported
 from .sandbox.tree import tensors
 from .selection import Patterns
@@ -294,6 +294,14 @@ def _convert(
             made = survey.plan(chosen, advance=advance)
             before, promised = survey._look.before, survey._observe(made.num_groups)
         if batches is None:
+            told: list[bool | None] = []
+
+            def tell(converted: nn.Module) -> None:
+                is_copy = converted is not model
+                told.append(
+                    coupled_copy(converted, model, example_inputs) if is_copy else coupled(model, example_inputs)
+                )
+
             done = replace_and_try(
                 model,
                 made,
@@ -303,8 +311,9 @@ def _convert(
                 inplace=inplace,
                 include=patterns.include,
                 exclude=patterns.exclude,
+                then=tell,
             )
-            return done.model, replace(made, samples_coupled=coupled(done.model, example_inputs))
+            return done.model, replace(made, samples_coupled=told[0])
         trained = convert_trained(
             made,
             before,

@@ -53,9 +53,11 @@ def convert_trained(
     :func:`read_batches`. ``watch`` makes the observer with which the result is tried. ``choosing``: calibration chooses
     the groups. Others as in :func:`idealgroups.convert`.
     """
-    tried = replace_and_try(model, plan, before, promised, watch, include=include, exclude=exclude, calibrated=True)
-    draft = tried.model
+    draft = replace_and_try(
+        model, plan, before, promised, watch, include=include, exclude=exclude, calibrated=True
+    ).model
     outcome = fit_candidates(draft, model, batches, _candidates(plan, draft, choosing), seed=seed, is_copy=True)
+    del draft  # before another copy is made
     if choosing:
         groups = plan.num_groups | {site: layer.num_groups for site, layer in outcome.layers.items()}
         plan = _with_groups(plan, groups)

@@ -80,10 +80,12 @@ def replace_and_try(
     include: str | Collection[str] | None = None,
     exclude: str | Collection[str] | None = None,
     calibrated: bool = False,
+    then: Callable[[Model], None] | None = None,
 ) -> Surgery[Model]:
     """Carry out ``plan``, and try the result before it is returned; arguments as in :func:`find_fault` and ``apply``.
 
-    A copy is tried that is thrown away, so that memory holds the model and one copy of it at a time.
+    A copy is tried that is thrown away, so that memory holds the model and one copy of it at a time. ``then`` is called
+    after the trial in the same way: with another copy that it may use up, or with ``model`` itself if ``inplace``.
 
     Raises:
         IdealGroupsError: as :func:`replace_norms` does, or the converted model does not do what was measured. The
@@ -99,7 +101,13 @@ def replace_and_try(
 
     try:
         return replace_norms(
-            model, plan, inplace=inplace, include=include, exclude=exclude, calibrated=calibrated, check=check
+            model,
+            plan,
+            inplace=inplace,
+            include=include,
+            exclude=exclude,
+            calibrated=calibrated,
+            checks=(check,) if then is None else (check, then),
         )
     except _FaultyError as error:
         patterns = Patterns(include, exclude)

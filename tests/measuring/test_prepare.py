@@ -108,6 +108,16 @@ def test_complex_weights_are_measured() -> None:
     assert layers["3.weights"] > 0
 
 
+def test_weights_are_switched_on_only_where_all_are_zero() -> None:
+    model = nn.Sequential(*(nn.Conv2d(2, 2, 1) for _ in range(3)), nn.BatchNorm2d(2), nn.BatchNorm2d(2))
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[1].weight[0].zero_()
+        model[3].weight.zero_()
+        model[4].weight[0].zero_()
+    assert scratch_copy(model, 0).woken == {"0.weight", "3.weight"}
+
+
 def test_every_value_is_counted_once_without_norms_and_embeddings() -> None:
     model = nn.ModuleList([nn.Linear(3, 4), nn.BatchNorm1d(4), nn.LayerNorm(4), nn.Embedding(9, 4), Flat(2, 2)])
     model.append(model[0])

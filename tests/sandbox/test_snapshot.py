@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import idealgroups as ig
+from idealgroups.conversion.restoring import set_groups
 from idealgroups.sandbox.copying import copy_model
 from idealgroups.sandbox.snapshot import SMALL, Snapshot
 
@@ -87,6 +88,17 @@ def test_values_that_the_source_does_not_have_are_remembered() -> None:
     nn.init.zeros_(model.weight)
     snapshot.restore()
     assert model.weight.eq(1).all()
+
+
+def test_large_weights_that_a_converted_copy_has_from_its_source_are_not_remembered_by_value() -> None:
+    """Though the copy has other tensors: the statistics of the norm are gone."""
+    source = nn.Sequential(nn.Conv2d(3, 64, 5), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 3), nn.ReLU())
+    model = set_groups(copy_model(source), {"1": 2})
+    nn.init.ones_(model[0].weight)
+    kept = {id(kept._tensor): kept.values.data_ptr() for kept in Snapshot(model, source)._tensors}
+    theirs = {name: parameter.data_ptr() for name, parameter in source.named_parameters()}
+    shared = {name for name, tensor in model.named_parameters() if kept.get(id(tensor)) == theirs[name]}
+    assert shared == {"2.weight"}
 
 
 def test_what_a_copy_shares_with_its_source_is_put_back_in_both() -> None:

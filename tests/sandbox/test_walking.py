@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from idealgroups.sandbox.walking import buffers, named_modules, named_parameters, parameters
+from idealgroups.sandbox.walking import buffers, named_buffers, named_modules, named_parameters, parameters
 
 
 class Shared(nn.Module):
@@ -31,6 +31,8 @@ def test_shared_missing_and_tied_ones_come_as_torch_yields_them() -> None:
     assert [name for name, _ in found] == [name for name, _ in wanted]
     assert [id(p) for p in parameters(modules.values())] == [id(p) for _, p in wanted] == [id(p) for _, p in found]
     assert [id(b) for b in buffers(modules.values())] == [id(b) for b in model.buffers()]
+    named = [(name, id(b)) for name, b in named_buffers(modules.items())]
+    assert named == [(name, id(b)) for name, b in model.named_buffers()]
 
 
 def test_a_module_in_itself_comes_once() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -48,7 +48,7 @@ def replace_norms(
     include: str | Collection[str] | None = None,
     exclude: str | Collection[str] | None = None,
     calibrated: bool = False,
-    check: Callable[[Model], None] | None = None,
+    checks: Sequence[Callable[[Model], None]] = (),
 ) -> Surgery[Model]:
     """Carry out ``plan``: batch norm and its kin become ``torch.nn.GroupNorm``, group norms get a new number of groups.
 
@@ -63,8 +63,8 @@ def replace_norms(
         include: convert only layers whose name matches one of these patterns (as in :mod:`fnmatch`: ``"layer4.*"``).
         exclude: leave layers whose name matches one of these patterns.
         calibrated: the layers are calibrated next, so there is no lost training to warn of.
-        check: called with a converted copy that it may use up, or with the converted ``model`` itself if ``inplace``;
-            if it raises, every change is undone.
+        checks: each is called with a converted copy of its own that it may use up, one copy at a time, or with the
+            converted ``model`` itself if ``inplace``; if one raises, every change is undone.
 
     Returns:
         The converted model, what was replaced, and what was left and why.
@@ -97,15 +97,15 @@ def replace_norms(
     replaced = {name: (type(modules[name]).__name__, number) for name, number in work.groups.items()}
     settings = {s.name: Settings(s.num_groups, s.eps) for s in plan.sites if patterns.why_not(s.name) is None}
 
-    def converted(target: Model, check: Callable[[Model], None] | None) -> Model:
+    def converted(target: Model, *checks: Callable[[Model], None]) -> Model:
         with all_or_nothing() as undo:
             set_norms(target, settings, work.norms, undo, "the plan")
-            if check is not None:
+            for check in checks:
                 check(target)
         return target
 
     if inplace:
-        return Surgery(converted(model, check), replaced, work.left)
-    if check is not None:
+        return Surgery(converted(model, *checks), replaced, work.left)
+    for check in checks:
         converted(copy_model(model), check)
-    return Surgery(converted(copy_model(model), None), replaced, work.left)
+    return Surgery(converted(copy_model(model)), replaced, work.left)

@@ -178,11 +178,11 @@ def _wake(model: nn.Module, weights: tuple[Weight, ...], norms: Mapping[str, Nor
         if parameter.numel() == 0 or not _is_differentiable(parameter):
             continue
         if id(parameter) in gammas:
-            if not parameter.any():
+            if _is_zero(parameter):
                 parameter.fill_(1.0)
                 woken.add(name)
         elif id(parameter) in layers:
-            if not parameter.any():
+            if _is_zero(parameter):
                 fan_in = max(parameter[0].numel(), 1)
                 noise = torch.randn(parameter.shape, generator=generator, device="cpu") * (2 / fan_in) ** 0.5
                 parameter.copy_(noise)
@@ -191,6 +191,11 @@ def _wake(model: nn.Module, weights: tuple[Weight, ...], norms: Mapping[str, Nor
             parameter.fill_(1.0)
             woken.add(name)
     return frozenset(woken)
+
+
+def _is_zero(parameter: Tensor) -> bool:
+    """Whether all values are; the first one tells of nearly all weights, where `any` makes a mask of them."""
+    return not parameter[(0,) * parameter.ndim] and not parameter.any()
 
 
 def _is_idle_scale(name: str, parameter: Tensor) -> bool:

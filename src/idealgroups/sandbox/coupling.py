@@ -37,10 +37,16 @@ def coupled(model: nn.Module, inputs: Any, *, is_copy: bool = False) -> bool | N
     >>> coupled(nn.BatchNorm1d(3), x), coupled(nn.GroupNorm(1, 3), x)
     (True, False)
     """
+    if _samples(inputs) is None:
+        return None
+    return coupled_copy(model if is_copy else copy_model(model), model, inputs)
+
+
+def coupled_copy(model: nn.Module, source: nn.Module, inputs: Any) -> bool | None:
+    """:func:`coupled` of a copy of ``source`` that may be run itself: values that both have are not held twice."""
     samples = _samples(inputs)
     if samples is None:
         return None
-    source, model = model, model if is_copy else copy_model(model)
     both = [copy_inputs(inputs), copy_inputs(inputs)]
     if samples == 1:
         both = [tree_map(_doubled, value) for value in both]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from collections.abc import Iterator, Mapping
 from operator import is_
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .copying import TORCH_KEEPS
 from .functions import containers_of
-from .walking import buffers, named_modules, parameters
+from .walking import named_buffers, named_modules, named_parameters, parameters
 
 SMALL = 4096
 """Values of a tensor up to which it takes longer to look at than to compare."""
@@ -33,16 +33,14 @@ class Snapshot:
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, source: nn.Module | None = None) -> None:
-        modules = list(named_modules(model).values())
+        named = named_modules(model)
+        modules = list(named.values())
         self._modules = [_Module(module) for module in modules]
         found = {id(container): container for module in modules for container in containers_of(module)}
         self._containers = [(container, container.copy() if container else ()) for container in found.values()]
         self._flags = [(parameter, parameter.requires_grad) for parameter in parameters(modules)]
-        tensors = _tensors(modules)
-        originals = _tensors(list(named_modules(source).values())) if source is not None else []
-        if len(originals) != len(tensors):
-            originals = []
-        kept = [_Kept(*pair) for pair in zip_longest(tensors, originals)]
+        originals = {} if source is None else dict(_named_tensors(named_modules(source)))
+        kept = [_Kept(tensor, originals.get(name)) for name, tensor in _named_tensors(named)]
         small = [one for one in kept if one.is_small]
         self._small = _Together(small) if small else None
         self._tensors = [one for one in kept if not one.is_small]
@@ -94,8 +92,10 @@ def _refill(mapping: dict[str, Any], items: dict[str, Any]) -> None:
         mapping.update(items)
 
 
-def _tensors(modules: list[nn.Module]) -> list[Tensor]:
-    return [*buffers(modules), *parameters(modules)]
+def _named_tensors(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    """Every buffer and parameter once, by its first name: a copy that was converted since lacks some of its model's."""
+    yield from named_buffers(modules.items())
+    yield from named_parameters(modules.items())
 
 
 class _Kept:

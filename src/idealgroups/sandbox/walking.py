@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -38,12 +38,12 @@ def named_parameters(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple
     >>> [name for name, _ in named_parameters(named_modules(nn.Sequential(nn.Linear(2, 2))).items())]
     ['0.weight', '0.bias']
     """
-    seen: set[int] = set()
-    for name, module in modules:
-        for key, parameter in module._parameters.items():
-            if parameter is not None and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield f"{name}.{key}" if name else key, parameter
+    return _named_once((name, module._parameters) for name, module in modules)
+
+
+def named_buffers(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield every buffer of the named ``modules`` themselves once, under its first name."""
+    return _named_once((name, module._buffers) for name, module in modules)
 
 
 def parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
@@ -54,6 +54,15 @@ def parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
 def buffers(modules: Iterable[nn.Module]) -> list[Tensor]:
     """Return every buffer of ``modules`` themselves once."""
     return _once(tensor for module in modules for tensor in module._buffers.values())
+
+
+def _named_once(owners: Iterable[tuple[str, Mapping[str, T | None]]]) -> Iterator[tuple[str, T]]:
+    seen: set[int] = set()
+    for owner, tensors in owners:
+        for key, tensor in tensors.items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield f"{owner}.{key}" if owner else key, tensor
 
 
 def _once(tensors: Iterable[T | None]) -> list[T]:
