@@ -3,13 +3,12 @@
     python -m experiments.memory [NETWORK ...]
 
 Each number is the peak resident memory of a fresh process, less what it held before the network was built: the median
-of three processes, for in a small network two of them may differ by a tenth. Before the network is built,
-the process plans and trains a network of three layers, for code that is first used is loaded then: 6 MiB for a batch
-norm, and 2 more for a norm with a forward of its own, as timm has. The training
-is two steps of SGD with momentum; the network keeps its normalization. ``plan`` and ``convert`` start from the network
-without gradients or optimizer, as people do. ``calibrate`` converts a network whose batch norms hold statistics, so
-that γ and β are fitted to it. Needs Linux (the kernel's account of a process), torchvision and
-segmentation-models-pytorch.
+of three processes, for in a small network two of them may differ by a tenth. Before the network is built, the process
+plans and trains a network of three layers, for code that is first used is loaded then: 6 MiB for a batch norm, and 2
+more for a norm with a forward of its own, as timm has. The training is two steps of SGD with momentum; the network
+keeps its normalization. ``plan`` and ``convert`` start from the network without gradients or optimizer, as people do.
+``calibrate`` converts a network whose batch norms hold statistics, so that γ and β are fitted to it. Needs Linux (the
+kernel's account of a process), torchvision and segmentation-models-pytorch.
 """
 
 from __future__ import annotations
