@@ -93,7 +93,7 @@ class Observer:
         source = model if copy_of is None else copy_of
         with torch.inference_mode(False):  # outside of it, tensors of inference mode become ordinary ones
             self._scratch: Scratch = scratch_copy(model, seed, skip, is_copy=copy_of is not None)
-            self._inputs = copy_inputs(example_inputs)
+        self._inputs = example_inputs  # each pass gets a copy
         refuse_empty_inputs(self._inputs)
         self._originals = frozenset(map(id, named_modules(source).values()))
         self._losses = (loss,) if loss else tuple(random_projection(seed, index) for index in range(projections))

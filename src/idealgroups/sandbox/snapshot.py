@@ -36,8 +36,9 @@ class Snapshot:
         named = named_modules(model)
         modules = list(named.values())
         self._modules = [_Module(module) for module in modules]
-        found = {id(container): container for module in modules for container in containers_of(module)}
-        self._containers = [(container, container.copy() if container else ()) for container in found.values()]
+        found = {id(container): container for module in modules for container in containers_of(module)}.values()
+        self._empty = [container for container in found if not container]
+        self._full = [(container, container.copy()) for container in found if container]
         self._flags = [(parameter, parameter.requires_grad) for parameter in parameters(modules)]
         originals = {} if source is None else dict(_named_tensors(named_modules(source)))
         kept = [_Kept(tensor, originals.get(name)) for name, tensor in _named_tensors(named)]
@@ -50,10 +51,12 @@ class Snapshot:
         """Undo what the model's passes have changed since."""
         for module in self._modules:
             module.restore()
-        for container, items in self._containers:
-            if container or items:  # most are empty
+        for container in self._empty:
+            if container:
                 container.clear()
-                (container.extend if hasattr(container, "extend") else container.update)(items)
+        for container, items in self._full:
+            container.clear()
+            (container.extend if hasattr(container, "extend") else container.update)(items)
         for kept in self._tensors:
             kept.restore()
         if self._small is not None:
