@@ -190,5 +190,6 @@ def test_the_page_has_the_numbers_of_the_report() -> None:
     assert f"That is `uniform` with {worst['uniform']:.0f}%. The plan is {worst['isometric']:.0f}% above" in page
     ours, one_number, habit = (kinds["kind"].index(name) for name in ("isometric", "uniform", "fixed-32"))
     small, private = kinds["batches of 1 and 2"], kinds["private"]
-    assert f"batches of one and two ({small[ours]}% above the best in the mean; `uniform` {float(small[one_number]):.0f}%" in page
+    batches = f"{small[ours]}% above the best in the mean; `uniform` {float(small[one_number]):.0f}%"
+    assert f"batches of one and two ({batches}" in page
     assert f"private training ({private[ours]}%, {private[one_number]}%, {private[habit]}%)" in page
