@@ -30,7 +30,7 @@ loss is lower than slack 1's by more than 2 % in the mean over the four cells an
 Changed after the first eleven short trainings of the plain network and before any long one: its rates are 0.01, 0.03
 and 0.1 instead of 0.03, 0.1 and 0.3, for the lowest was the best.
 
-Added when all of that was known: in the long trainings of the plain network the arms with the rate 0.01 have all lower
+Added when all of that was known: in the long trainings of the plain network the arms with the rate 0.01 all have lower
 losses than those with 0.03 or 0.1. So `lowest` trains slack 1, *own error* and 32 groups at 0.01 as well. These are not
 counted; they tell how much of the difference is the rate's.
 """
