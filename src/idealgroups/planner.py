@@ -88,7 +88,7 @@ class Survey:
 
     Args:
         model: as in :func:`idealgroups.plan`, as all the others.
-        example_inputs: what the model takes.
+        example_inputs: what the model takes; each pass copies them, so leave them as they are meanwhile.
         input_size: the shape of one synthetic input instead of ``example_inputs``, batch first.
         optimizer: whose steps are balanced.
         loss: the model's output → a scalar.
