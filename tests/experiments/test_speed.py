@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from statistics import median
 from typing import Any
 
+from experiments.common.jsonl import load_records
 from experiments.memory import CASES
-from experiments.speed import NETWORKS, ZOO, tables
+from experiments.speed import NETWORKS, RESULTS, ZOO, tables
+
+ROOT = Path(__file__).parents[2]
 
 
 def record(network: str, ratios: list[float], memory: float) -> dict[str, Any]:
@@ -27,3 +32,19 @@ def test_twenty_networks_of_the_zoo_are_measured_beside_the_six_named() -> None:
 def test_networks_are_built_with_their_inputs() -> None:
     model, inputs = CASES["mlp, 32 images of 32 px"].build()
     assert model(inputs).shape == (32, 10)
+
+
+def test_pages_say_what_planning_costs() -> None:
+    """The README and the FAQ round it, docs/evidence.md has a digit: all come from the records."""
+    records = load_records(RESULTS)
+    assert {record["network"] for record in records} == set(NETWORKS)
+    times = [median(record["ratios"]) for record in records]
+    rounded = {5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}[round(median(times))]
+    for page in ("README.md", "docs/faq.md"):
+        assert f"about {rounded} training steps" in (ROOT / page).read_text(encoding="utf-8"), page
+    evidence = " ".join((ROOT / "docs" / "evidence.md").read_text(encoding="utf-8").split())
+    most = max(record["memory"] for record in records)
+    assert (
+        f"the median is {median(times):.1f} passes, the most is {max(times):.1f}, and the most memory is {most:.2f}"
+        in evidence
+    )
