@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +46,11 @@ def find_twins(model: nn.Module, norms: Collection[str], ran: Collection[str]) -
         if often[kind] > 1 and _has_weight(modules[name]):  # few: the structure of a whole network is long
             families[_structure(modules[name])].append(name)
     found: dict[str, str] = {}
+    values = cache(lambda name: _Values(modules[name]))
     for family in families.values():
         while len(family) > 1:
             first, *others = family
-            twins = [name for name in others if _are_twins(first, name, modules)]
+            twins = [name for name in others if _are_twins(first, name, values)]
             family = [name for name in others if name not in twins]
             _match([first, *twins], norms, ran, found)
     return found
@@ -65,7 +67,7 @@ def _match(family: list[str], norms: Collection[str], ran: Collection[str], foun
                 found.setdefault(norm, twin)
 
 
-def _are_twins(a: str, b: str, modules: dict[str, nn.Module]) -> bool:
+def _are_twins(a: str, b: str, values: Callable[[str], _Values]) -> bool:
     if a.startswith(f"{b}.") or b.startswith(f"{a}."):
         return False
     ours, theirs = a.split("."), b.split(".")
@@ -75,8 +77,24 @@ def _are_twins(a: str, b: str, modules: dict[str, nn.Module]) -> bool:
         return False
     if bool(_COPY.search(".".join(ours))) != bool(_COPY.search(".".join(theirs))):
         return True
-    pairs = list(zip(modules[a].parameters(), modules[b].parameters(), strict=True))
-    return any(_is_random(p) for p, _ in pairs) and all(p is not q and _equal(p, q) for p, q in pairs)
+    return values(a).equal(values(b)) and values(a).random
+
+
+class _Values:
+    """The parameters of a module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.parameters = list(module.parameters())
+
+    @cached_property
+    def random(self) -> bool:
+        """Whether some are; constants, such as the weights of new norms, say nothing about twins."""
+        return any(map(_is_random, self.parameters))
+
+    def equal(self, other: _Values) -> bool:
+        """Whether both have the same values, each in tensors of its own."""
+        pairs = zip(self.parameters, other.parameters, strict=True)
+        return all(p is not q and _equal(p, q) for p, q in pairs)
 
 
 def _has_weight(module: nn.Module) -> bool:
