@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from experiments.zoo import examine as examining
 from experiments.zoo.cases import Case, find
 from experiments.zoo.examine import STRATEGIES, examine
-from experiments.zoo.records import finest
+from experiments.zoo.records import finest, keeps, matters, measured, trend
 from experiments.zoo.report import write
 from experiments.zoo.runner import load, run
+from experiments.zoo.text import percent
 
 SAMPLE = {  # other kinds than those of tests/test_api.py, and one of them
     "torchvision:resnet18": "residual",
@@ -31,6 +33,7 @@ SAMPLE = {  # other kinds than those of tests/test_api.py, and one of them
     "diffusers:UNet2DModel": "U-Net with time embedding and group norm",
     "transformers:Bit": "weight standardization, group norm with activation",
 }
+ROOT = Path(__file__).parents[2]
 PACKAGE = {"smp": "segmentation_models_pytorch"}
 
 
@@ -118,3 +121,31 @@ def test_the_report_counts_networks_and_shows_what_is_against_us(tmp_path: Path)
     assert "| fixed-32 | 2 (100%) | 0 (0%) | 0 (0%) |" in text
     assert "| passes, `isometric` | 2 | 5.0 | 5.0 | 5.0 | 100% | 100% |" in text
     assert "5: 2." in text
+
+
+def test_the_evidence_says_what_the_records_say() -> None:
+    records = load(ROOT / "experiments" / "zoo" / "zoo.jsonl")
+    text = " ".join((ROOT / "docs" / "evidence.md").read_text(encoding="utf-8").split())
+    assert not [r for r in records if r["outcome"] == "miss"]
+    fine = [r for r in records if measured(r)]
+    told = ("isometric", "layer", "uniform", "group-size-16", "fixed-32")
+    sizes = [f"{median(abs(trend(r, s)) for r in fine):.2f}" for s in told]
+    near = [percent(abs(trend(r, s)) <= 1 for r in fine) for s in told]
+    broken = [percent(not keeps(r, s) for r in fine) for s in ("fixed-32", "block", "group-size-16", "instance")]
+    closer = percent(abs(trend(r, "uniform")) < abs(trend(r, "isometric")) - 0.01 for r in fine)
+    cost = [[r["cost"][i] for r in records if r["outcome"] == "ok"] for i in (0, 1)]
+    slow = [[r["cost"][i] for r in records if r.get("pass_seconds", 0) >= 0.2] for i in (0, 1)]
+    for sentence in (
+        f"{len(fine)} networks have a line of at least five weights",
+        f"32 groups break it in {broken[0]}, `block` in {broken[1]}, a group size of 16 in {broken[2]}, "
+        f"instance norm in {broken[3]}. In {percent('isometric' in finest(r, STRATEGIES) for r in fine)} the plan has",
+        f"is {sizes[0]} with the plan, {sizes[1]} with one group, {sizes[2]} with `uniform`, {sizes[3]} with a group "
+        f"size of 16, and {sizes[4]} with 32 groups. In the same order, {', '.join(near[:4])} and {near[4]}",
+        f"closer to zero than the plan in {closer} of the networks",
+        f"In {sum(not matters(r) for r in fine)} networks the number of groups moves the trend by less than 0.5",
+        f"this is {median(cost[0]):.1f} and {median(cost[1]):.1f} forward and backward passes in the median, "
+        f"or {median(slow[0]):.1f} and {median(slow[1]):.1f} where a pass takes 0.2 s or more",
+        f"more than 12 passes in {percent(c > 12 for c in cost[0])} of the networks; the most is {max(cost[0]):.0f}",
+    ):
+        assert sentence in text, sentence
+    assert all(keeps(r, "isometric") for r in fine)
