@@ -436,6 +436,13 @@ def test_a_lazy_model_is_refused_until_it_has_run() -> None:
     assert groups_in(apply(model, plan)) == {"1": 2}
 
 
+def test_a_layer_of_any_class_whose_parameter_has_no_shape_yet_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Identity())
+    model[2].scale = nn.UninitializedParameter()
+    with pytest.raises(IdealGroupsError, match=r"2 in the model is a Identity.*run the model once"):
+        ig.plan(model, torch.randn(4, 3, 8, 8))
+
+
 def test_something_else_than_a_module_is_refused() -> None:
     with pytest.raises(IdealGroupsError, match=r"expected a torch\.nn\.Module, but got a str"):
         apply("resnet18", make_plan((make_site("1", 8, 2),)))

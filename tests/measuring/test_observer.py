@@ -196,6 +196,76 @@ def test_a_pass_that_goes_another_way_than_the_survey_is_followed_again() -> Non
     assert observer.observe(None).gradients == first.gradients
 
 
+def in_another_order(net: Shuffled, x: Tensor, is_one_group: bool) -> Tensor:
+    first, second = (net.two, net.one) if is_one_group else (net.one, net.two)
+    return second(net.inner(first(x)))
+
+
+def norm_behind_another_sum(net: Shuffled, x: Tensor, is_one_group: bool) -> Tensor:
+    one, two = net.one(x), net.two(x)
+    return net.inner(one + two) if is_one_group else net.inner(one) + two
+
+
+def another_detached(net: Shuffled, x: Tensor, is_one_group: bool) -> Tensor:
+    one, two = net.inner(net.one(x)), net.one(net.two(x))
+    return one.detach() + two if is_one_group else one + two.detach() + net.two(x)
+
+
+def checkpointed_in_another_order(net: Shuffled, x: Tensor, is_one_group: bool) -> Tensor:
+    first, second = (net.two, net.one) if is_one_group else (net.one, net.two)
+    return torch.utils.checkpoint.checkpoint(lambda x: second(net.inner(first(x))), x, use_reentrant=True)
+
+
+def checkpointed_later(net: Shuffled, x: Tensor, is_one_group: bool) -> Tensor:
+    body = nn.Sequential(net.one, net.inner, net.two)
+    return torch.utils.checkpoint.checkpoint(body, x, use_reentrant=True) if is_one_group else body(x)
+
+
+class Shuffled(nn.Module):
+    """The same layers run, in another ``way`` where the first norm has one group."""
+
+    def __init__(self, way: Any) -> None:
+        super().__init__()
+        self.first, self.norm, self.inner = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+        self.one, self.two, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 2)
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x) + 3 * torch.arange(8).view(-1, 1, 1))
+        is_one_group = bool((x.mean((0, 2, 3)).abs() > 0.1).any())
+        return self.last(self.way(self, F.relu(x), is_one_group).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+WAYS = [
+    in_another_order,
+    norm_behind_another_sum,
+    another_detached,
+    checkpointed_in_another_order,
+    checkpointed_later,
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_line_of_a_later_pass_is_that_of_the_way_it_went(way: Any) -> None:
+    surveyed, fresh = (Observer(Shuffled(way), torch.randn(4, 3, 8, 8)) for _ in range(2))
+    fresh.model.load_state_dict(surveyed.model.state_dict())
+    surveyed, fresh = (Observer(observer.model, surveyed._inputs) for observer in (surveyed, fresh))
+    surveyed.survey()
+    for groups in ({"norm": 1}, {"norm": 8}, {"norm": 1, "inner": 2}):
+        assert surveyed.observe(groups).gradients == fresh.observe(groups).gradients
+
+
+def test_a_pass_like_the_survey_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    observer = Observer(networks.Twice(), torch.randn(2, 3, 8, 8))
+    observer.survey()
+    runs: list[Any] = []
+    run = observer._run
+    monkeypatch.setattr(observer, "_run", lambda seen: (runs.append(seen), run(seen))[1])
+    observer.observe({"norm": 2})
+    observer.observe(None)
+    assert len(runs) == 2
+
+
 def test_what_raises_in_a_later_pass_is_said_with_its_place() -> None:
     observer = Observer(Fickle(raises=True), torch.randn(4, 3, 8, 8))
     observer.survey()

@@ -55,23 +55,62 @@ def test_what_differs_on_the_models_own_shapes_is_left_and_named(norm: nn.Module
     assert type(new[1]) is type(norm)
 
 
-def test_layers_that_are_alike_are_compared_once_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[torch.Size] = []
+class SwitchedNorm(nn.GroupNorm):
+    """Normalizes where a buffer says so."""
 
-    def count(module: nn.Module, norm: Norm, x: Tensor, y: object) -> str | None:
-        seen.append(x.shape)
-        return disagreement(module, norm, x, y)
+    def __init__(self, groups: int, channels: int, on: bool = True) -> None:
+        super().__init__(groups, channels)
+        self.register_buffer("on", torch.tensor(on))
 
-    monkeypatch.setattr("idealgroups.measuring.regroup.disagreement", count)
-    blocks = [part for _ in range(4) for part in (nn.Conv2d(8, 8, 3, padding=1), ClippedNorm(8), nn.ReLU())]
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), *blocks, nn.AvgPool2d(2), ClippedNorm(8), nn.Conv2d(8, 2, 1))
-    assert len(ig.plan(model, IMAGES[..., :8, :8]).num_groups) == 5
-    assert seen == [(4, 8, 6, 6), (4, 8, 3, 3)]
-    seen.clear()
-    plan = ig.plan(model, IMAGES)
-    assert len(plan.num_groups) == 1
-    assert [item.name for item in plan.not_understood] == ["2", "5", "8", "11"]
-    assert seen == 4 * [(4, 8, 10, 10)] + [(4, 8, 5, 5)]
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.on else x.clone()
+
+
+class BoundedNorm(nn.BatchNorm2d):
+    """Clips what is larger than any of the values that it is tried on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-40, 40)
+
+
+class SmallNorm(nn.BatchNorm2d):
+    """Leaves large inputs as they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.abs().max() < 100 else x.clone()
+
+
+def row(*norms: nn.Module) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), *(part for norm in norms for part in (norm, nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)))
+    )
+
+
+def test_each_of_several_layers_that_are_alike_is_compared() -> None:
+    """What one does on a shape does not tell what another one does, whose values and inputs are others."""
+    clipped, bounded, small = (row(*(kind(8) for _ in range(3))) for kind in (ClippedNorm, BoundedNorm, SmallNorm))
+    switched = row(*(SwitchedNorm(2, 8, on) for on in (True, False, True)))
+    nn.init.constant_(bounded[4].weight, 60)
+    nn.init.normal_(small[3].weight, std=1000)
+    images = IMAGES[..., :8, :8]
+    for model, odd in ((clipped, []), (bounded, ["4"]), (small, ["4", "7"]), (switched, ["4"])):
+        plan = ig.plan(model, images)
+        assert [item.name for item in plan.not_understood] == odd
+        assert len(plan.num_groups) == 3 - len(odd)
+    plan = ig.plan(row(ClippedNorm(8), ClippedNorm(8), nn.BatchNorm2d(8)), IMAGES)
+    assert [item.name for item in plan.not_understood] == ["1", "4"]
+
+
+def test_a_first_channel_of_zeros_does_not_make_rounding_a_difference() -> None:
+    layer = BoundedNorm(4)
+    norm = Norm(kind="", num_channels=4, eps=1e-5, num_groups=None, weight="weight", bias="bias", over_batch=True)
+    x = torch.randn(4, 4, 5, 5)
+    nn.init.zeros_(layer.weight[:1])
+    with torch.no_grad():
+        y = layer(x)
+    assert disagreement(layer, norm, x, y + 0.01) is None
+    assert disagreement(layer, norm, x, y + 0.5)
+    assert disagreement(layer, norm, x, y.index_fill(0, torch.tensor(3), torch.nan))
 
 
 def test_the_same_layer_is_planned_where_it_is_the_standard_one() -> None:

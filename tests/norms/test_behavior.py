@@ -362,10 +362,11 @@ class Timm(nn.BatchNorm2d):
 
 def test_layers_that_are_what_their_class_promises_are_tried_in_one_width(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
+    briefly_tried: list[int] = []
 
-    def count(module: nn.Module, norm: Norm) -> str | None:
-        tried.append(norm.num_channels)
-        return deviation_from_textbook(module, norm)
+    def count(module: nn.Module, norm: Norm, *, briefly: bool = False) -> str | None:
+        (briefly_tried if briefly else tried).append(norm.num_channels)
+        return deviation_from_textbook(module, norm, briefly=briefly)
 
     monkeypatch.setattr("idealgroups.norms.recognise.deviation_from_textbook", count)
     widths = (8, 16, 1, 32, 1)
@@ -374,6 +375,7 @@ def test_layers_that_are_what_their_class_promises_are_tried_in_one_width(monkey
     assert [norm.eps for norm in found.norms.values()][-2:] == [0.1, 1e-5]
     assert [norm.weight for norm in found.norms.values()][-2:] == ["weight", None]
     assert tried == [8, 1, 64, 64]  # one channel is another case, and so is another setting
+    assert briefly_tried == [16, 32]
 
 
 def test_a_layer_that_is_something_else_in_one_width_does_not_speak_for_others() -> None:
@@ -382,13 +384,134 @@ def test_a_layer_that_is_something_else_in_one_width_does_not_speak_for_others()
     assert list(found.odd) == ["0", "2"]
 
 
-def test_a_layer_that_is_something_else_when_narrow_is_found_out_where_it_runs() -> None:
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 3), NarrowIdentity(8), nn.Conv2d(8, 4, 3), NarrowIdentity(4), nn.Conv2d(4, 2, 1)
-    )
-    plan = ig.plan(net, torch.randn(4, 3, 9, 9))
+class NarrowBound(nn.BatchNorm2d):
+    """Clips more the fewer channels it has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-4 * self.num_features, 4 * self.num_features)
+
+
+@pytest.mark.parametrize("norm", [NarrowIdentity, NarrowBound])
+@pytest.mark.parametrize("strategy", ["isometric", "fixed-32"])
+def test_a_layer_that_is_something_else_when_narrow_is_found_out(norm: Any, strategy: str) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), norm(16), nn.Conv2d(16, 4, 3), norm(4), nn.Conv2d(4, 2, 1))
+    plan = ig.plan(net, torch.randn(4, 3, 9, 9), strategy=strategy)
     assert list(plan.num_groups) == ["1"]
     assert [item.name for item in plan.not_understood] == ["3"]
+
+
+class Scaled(nn.GroupNorm):
+    """Multiplies its output by ``factor``, which every case keeps in another way."""
+
+    def __init__(self, factor: Any) -> None:
+        super().__init__(2, 8)
+        self.keep(factor)
+
+    def keep(self, factor: Any) -> None:
+        self.register_buffer("factor", torch.tensor(factor))
+
+    def factor_now(self) -> Any:
+        return self.factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.factor_now()
+
+
+class InteriorOfLongTuple(Scaled):
+    """``repr`` shortens a long tensor."""
+
+    def keep(self, factor: Any) -> None:
+        self.kept = (torch.zeros(2000),)
+        self.kept[0][1000] = factor
+
+    def factor_now(self) -> Any:
+        return self.kept[0][1000]
+
+
+class InWord(Scaled):
+    """A word with an attribute."""
+
+    def keep(self, factor: Any) -> None:
+        self.word = type("Word", (str,), {})("same")
+        self.word.factor = factor
+
+    def factor_now(self) -> Any:
+        return self.word.factor
+
+
+class InOrder(Scaled):
+    def keep(self, factor: Any) -> None:
+        self.register_buffer("order", torch.arange(8) if factor == 1 else torch.arange(8).flip(0))
+
+    def factor_now(self) -> Any:
+        return 1 + self.order[:, None, None] - torch.arange(8)[:, None, None]
+
+
+class InFlag(Scaled):
+    def keep(self, factor: Any) -> None:
+        self.weight.requires_grad_(factor == 1)
+
+    def factor_now(self) -> Any:
+        return 1 if self.weight.requires_grad else 2
+
+
+class InSlot(Scaled):
+    __slots__ = ("slot",)
+
+    def keep(self, factor: Any) -> None:
+        self.slot = factor
+
+    def factor_now(self) -> Any:
+        return self.slot
+
+    def __getstate__(self) -> Any:
+        return {**vars(self), "kept": self.slot}
+
+    def __setstate__(self, state: Any) -> None:
+        self.slot = state.pop("kept")
+        super().__setstate__(state)
+
+
+@pytest.mark.parametrize("kind", [Scaled, InteriorOfLongTuple, InWord, InOrder, InFlag, InSlot])
+@pytest.mark.parametrize("first", [1.0, 2.0])
+def test_a_layer_does_not_speak_for_one_that_keeps_another_setting(kind: type[Scaled], first: float) -> None:
+    found = inventory(nn.Sequential(kind(first), kind(3 - first), kind(first)))
+    assert list(found.norms) == (["0", "2"] if first == 1 else ["1"])
+    assert list(found.odd) == (["1"] if first == 1 else ["0", "2"])
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        torch.eye(2).to_sparse(),
+        torch.zeros(1, dtype=torch.complex64).conj(),
+        torch.zeros(0),
+        torch.tensor(torch.nan),
+        torch.zeros(1, dtype=torch.float8_e4m3fn),
+        torch.zeros(2, device="meta"),
+    ],
+    ids=["sparse", "complex", "empty", "nan", "float8", "meta"],
+)
+def test_a_layer_with_a_buffer_of_any_kind_is_tried(buffer: Tensor) -> None:
+    layers = [EdmGroupNorm(8, 2) for _ in range(2)]
+    for layer in layers:
+        layer.register_buffer("kept", buffer)
+    found = inventory(nn.Sequential(*layers))
+    assert [norm.num_groups for norm in found.norms.values()] == [2, 2]
+
+
+def test_epsilon_in_a_buffer_is_that_of_each_layer() -> None:
+    class Own(nn.Module):
+        def __init__(self, eps: float) -> None:
+            super().__init__()
+            self.w, self.b = nn.Parameter(torch.ones(8)), nn.Parameter(torch.zeros(8))
+            self.register_buffer("epsilon", torch.tensor(eps))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.group_norm(x, 2, self.w, self.b, float(self.epsilon))
+
+    found = inventory(nn.Sequential(Own(1e-5), Own(1e-3), Own(1e-5)))
+    assert [norm.eps for norm in found.norms.values()] == [1e-5, 1e-3, 1e-5]
 
 
 def test_layers_that_differ_in_a_setting_are_tried_each() -> None:

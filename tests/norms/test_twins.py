@@ -115,3 +115,16 @@ def test_a_copy_whose_main_network_did_not_run_is_planned_itself() -> None:
 
     plan = ig.plan(Alone(("net", "ema")), IMAGES, strategy="fixed-4")
     assert plan.num_groups == {"net.1": 4, "net.4": 4, "ema.1": 4, "ema.4": 4}
+
+
+def test_twins_of_which_one_has_a_layer_or_parameter_by_a_second_name_too() -> None:
+    model = Pair(("net", "ema"), equal=True)
+    model.net.head = model.net[3]
+    model.net[0].register_parameter("again", model.net[0].weight)
+    assert find_twins(model, inventory(model).norms, ["net.1", "net.4"]) == {"ema.1": "net.1", "ema.4": "net.4"}
+
+
+def test_twins_of_which_one_holds_itself() -> None:
+    model = Pair(("net", "ema"), equal=True)
+    model.net[2]._modules["owner"] = model.net
+    assert find_twins(model, inventory(model).norms, ["net.1", "net.4"]) == {"ema.1": "net.1", "ema.4": "net.4"}

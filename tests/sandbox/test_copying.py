@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict, deque
 from functools import partial
 from typing import Any
@@ -245,3 +246,26 @@ def test_what_raises_when_modules_are_filled_one_by_one_is_left_to_deepcopy() ->
     vars(model[1])["before"] = model[0]
     twin = copy_model(model)
     assert vars(twin[1])["before"] is twin[0]
+
+
+class Scale:
+    """Knows a layer, and takes from it how large it is when it is made or copied."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer, self.size = layer, getattr(layer, "size", 1)
+
+    def __deepcopy__(self, memo: Any) -> Scale:
+        return Scale(copy.deepcopy(self.layer, memo))
+
+
+@pytest.mark.parametrize(("holder", "known"), [(0, 1), (1, 0), (1, None), (None, 1)])
+def test_what_looks_at_a_layer_when_it_is_copied_sees_the_layer_whole(holder: int | None, known: int | None) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)))
+    known_layer = model if known is None else model[known]
+    known_layer.size = 5
+    place = model if holder is None else model[holder]
+    place.scale = Scale(known_layer)
+    twin, plain = copy_model(model), copy.deepcopy(model)
+    found = (twin if holder is None else twin[holder]).scale
+    assert found.layer is (twin if known is None else twin[known])
+    assert found.size == (plain if holder is None else plain[holder]).scale.size

@@ -25,6 +25,7 @@ class Changes(nn.Module):
         self.register_buffer("wide", torch.zeros(1).expand(3))
         self.register_buffer("sparse", torch.eye(3).to_sparse())
         self.register_buffer("none", None)
+        self.spare = nn.Linear(3, 3)
         self.steps, self.cache, self.nested = 0, [1, 2], {"a": [1]}
         count = [0]
         self.layer.register_forward_hook(lambda *_: count.__setitem__(0, count[0] + 1))
@@ -39,6 +40,7 @@ class Changes(nn.Module):
 
 def state(model: Changes) -> tuple[Any, ...]:
     tensors = {key: value.to_dense().tolist() for key, value in model.state_dict().items()}
+    tensors["types"] = [tensor.dtype for tensor in model.state_dict().values()]
     return tensors, model.steps, list(model.cache), str(model.nested), model.count(), sorted(vars(model))
 
 
@@ -47,6 +49,10 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "a weight in place": lambda m: m.layer.weight.mul_(0.5),
     "a weight's memory in place": lambda m: m.layer.weight.data.mul_(0.5),
     "a large parameter's memory in place": lambda m: m.long.data.mul_(0.5),
+    "a weight's axes": lambda m: setattr(m.layer.weight, "data", m.layer.weight.data.t()),
+    "a weight's type": lambda m: setattr(m.book, "data", m.book.data.view(torch.int32)),
+    "a new layer": lambda m: setattr(m, "fresh", nn.Linear(3, 3)),
+    "a layer by another": lambda m: setattr(m, "spare", nn.Linear(3, 3)),
     "a weight's memory": lambda m: setattr(m.layer.weight, "data", m.layer.weight.data * 2),
     "a parameter by another": lambda m: setattr(m, "book", nn.Parameter(torch.zeros(3))),
     "a buffer in place": lambda m: m.seen.add_(1),

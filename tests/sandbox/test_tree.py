@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, UserDict, defaultdict, namedtuple
+from collections.abc import Iterator, Mapping, MutableMapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import idealgroups as ig
+from idealgroups.measuring.observer import Observer
 from idealgroups.sandbox.calling import copy_inputs, describe
 from idealgroups.sandbox.tree import tensors, tree_map
 
@@ -62,3 +64,65 @@ def test_inputs_are_copied_in_any_mapping() -> None:
     own["image"].zero_()
     assert x.eq(1).all()
     assert own["more"][0].dtype == torch.float32
+
+
+class Store(MutableMapping[str, Any]):
+    """Its copy shares the items."""
+
+    def __init__(self, **items: Any) -> None:
+        self.items_of_both, self.note = items, "kept"
+
+    def __getitem__(self, key: str) -> Any:
+        return self.items_of_both[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.items_of_both[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.items_of_both[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.items_of_both)
+
+    def __len__(self) -> int:
+        return len(self.items_of_both)
+
+
+def test_a_mapping_that_shares_its_items_with_its_copy_is_left_as_it_is() -> None:
+    x, y = torch.ones(2), torch.zeros(2)
+    store = Store(flag=True, x=x, y=y)
+    copied = copy_inputs(store)
+    copied["x"].mul_(3)
+    copied["new"] = 1
+    assert (type(copied), copied.note, copied["flag"]) == (Store, "kept", True)
+    assert copied["y"].tolist() == [0, 0]
+    assert [*store] == ["flag", "x", "y"]
+    assert store["x"] is x
+    assert x.tolist() == [1, 1]
+    assert copied["y"] is not store["y"] is y
+
+
+class Fresh(Mapping[str, Tensor]):
+    """Draws its image each time it is asked for it."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def __getitem__(self, key: str) -> Tensor:
+        self.reads += 1
+        return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(self.reads))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("image",))
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_all_passes_get_the_same_inputs_from_a_mapping_that_draws_them() -> None:
+    inputs = Fresh()
+    observer = Observer(Takes(), inputs)
+    reads = inputs.reads
+    _, first = observer.survey()
+    assert observer.observe(None).gradients == first.gradients
+    assert inputs.reads == reads

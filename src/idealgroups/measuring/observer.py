@@ -18,7 +18,7 @@ from ..records import WeightGradient
 from ..sandbox.calling import call_model, copy_inputs, describe
 from ..sandbox.generators import check_seed, sandbox
 from ..sandbox.snapshot import Snapshot
-from ..sandbox.tree import tensors
+from ..sandbox.tree import is_at_rest, tensors
 from ..sandbox.walking import named_modules
 from .backward import norm, numbers, squares_at_once, squares_at_the_end
 from .diagnosis import refuse_empty_inputs, value_range, what_the_model_raised
@@ -52,15 +52,16 @@ class _Pass:
     @classmethod
     def repeating(cls, first: _Pass, groups: Mapping[str, int], with_curves: bool) -> _Pass:
         """Return a pass that will run like ``first``."""
-        calls = Calls(groups, with_curves, known=True)
-        return cls(calls, first.trace, in_line=first.in_line, hidden=first.hidden, like=first)
+        calls = Calls(groups, with_curves, known=True, differentiated=set(first.calls.differentiated))
+        return cls(calls, first.trace, like=first)
 
     def went_alike(self) -> bool:
-        """Return whether the same norms ran as in ``like``, and the same weights got gradients."""
+        """Return whether the same norms ran as in ``like``, and the same weights got gradients, in the same order."""
         first = self.like
-        return first is not None and (
-            self.squares.keys() == first.squares.keys() and self.calls.positions.keys() == first.calls.positions.keys()
-        )
+        return first is not None and self._order() == first._order()
+
+    def _order(self) -> tuple[list[str], list[str]]:
+        return [*self.calls.positions], [*self.squares]  # the last weight to run gets its gradient first
 
 
 class Observer:
@@ -93,7 +94,8 @@ class Observer:
         source = model if copy_of is None else copy_of
         with torch.inference_mode(False):  # outside of it, tensors of inference mode become ordinary ones
             self._scratch: Scratch = scratch_copy(model, seed, skip, is_copy=copy_of is not None)
-        self._inputs = example_inputs  # each pass gets a copy
+            # Each pass gets a copy. What may be another thing each time it is looked at is looked at once.
+            self._inputs = example_inputs if is_at_rest(example_inputs) else copy_inputs(example_inputs)
         refuse_empty_inputs(self._inputs)
         self._originals = frozenset(map(id, named_modules(source).values()))
         self._losses = (loss,) if loss else tuple(random_projection(seed, index) for index in range(projections))
@@ -192,10 +194,10 @@ class Observer:
     def _repeated(self, groups: Mapping[str, int], with_curves: bool) -> _Pass | None:
         """Return a pass that went like the survey, or None: there was none, other layers ran, or something raised.
 
-        To follow all modules and the graph takes a tenth of the time of a small network's pass. What raises is run once
-        more with a trace, which tells where.
+        To follow all modules takes a tenth of the time of a small network's pass. What raises is run once more with a
+        trace, which tells where. Where a checkpoint hides the graph, only a trace tells the order.
         """
-        if self._surveyed is None:
+        if self._surveyed is None or self._surveyed.hidden:
             return None
         try:
             seen = self._run(_Pass.repeating(self._surveyed, groups, with_curves))
@@ -292,8 +294,7 @@ class Observer:
         def begin() -> None:
             calls.backward += 1
 
-        if seen.like is None:
-            self._look_at_graph(losses, seen)
+        self._look_at_graph(losses, seen)
         if seen.hidden:
             seen.squares = squares_at_the_end(losses, self._weights, self.model, begin)
         else:
@@ -302,15 +303,16 @@ class Observer:
     def _look_at_graph(self, losses: list[Tensor], seen: _Pass) -> None:
         """Note which weights planned norms lie behind."""
         calls = seen.calls
-        nodes = nodes_behind(loss.grad_fn for loss in losses)
-        seen.hidden = has_reentrant_checkpoint(nodes)
+        start = [loss.grad_fn for loss in losses]
+        # What a checkpoint hides in a later pass only, the backward pass refuses.
+        seen.hidden = seen.like is None and has_reentrant_checkpoint(nodes_behind(start))
         if seen.hidden:
             seen.in_line = self._movable_by_order(seen)
         elif any(self._planned(name) for name in calls.differentiated):
             # The gradient of a normalization is part of the loss: every weight's gradient goes through it.
-            seen.in_line = frozenset(map(id, leaves(nodes)))
+            seen.in_line = frozenset(map(id, leaves(nodes_behind(start))))
         else:
-            seen.in_line = movable(nodes, (node for name, node in calls.outputs if self._planned(name)))
+            seen.in_line = movable(start, (node for name, node in calls.outputs if self._planned(name)))
         calls.outputs.clear()
 
     def _planned(self, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 
 from ..errors import IdealGroupsError, internal
 from ..norms import Norm, disagreement
-from ..norms.recognise import alike, is_trusted
+from ..norms.recognise import is_trusted
 from .feeds import Feeds
 from .function_calls import unseen
 from .graph import origin
@@ -30,8 +30,7 @@ class Calls:
     ``groups``: the numbers of groups to use; other layers stay as they are. ``with_moments``: whether to keep moments
     of the regrouped layers. ``positions``: of each call. ``samples``: of the last one. ``odd``: why a layer was called
     in a way that no group norm can be. ``outputs``: the nodes of the autograd graph that the layers left.
-    ``differentiated``: layers that the model itself differentiated. ``known``: what these three say is known already.
-    ``agreed``: on which inputs which layers did what they are taken for; those that are alike do the same.
+    ``differentiated``: layers that the model itself differentiated. ``known``: these and ``odd`` are known already.
     ``backward`` counts the backward passes that have begun, of ``backwards`` in all.
     """
 
@@ -46,7 +45,6 @@ class Calls:
     odd: dict[str, str] = field(default_factory=dict)
     outputs: list[tuple[str, Node]] = field(default_factory=list)
     differentiated: set[str] = field(default_factory=set)
-    agreed: set[Hashable] = field(default_factory=set)
 
 
 @contextmanager
@@ -84,8 +82,6 @@ class _Regrouped:
         self._calls, self._feeds = calls, feeds
         self._original = module.forward
         self._is_checked = not (calls.known or name in calls.groups or is_trusted(module))
-        # Before its forward is exchanged, which would make it unlike every other.
-        self._kind = alike(module) if self._is_checked else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x, others = self._arguments(args, kwargs)
@@ -103,9 +99,8 @@ class _Regrouped:
             return self._odd_call(why, x, args, kwargs)
         groups = self._calls.groups.get(self._name)
         y = self._checked(x, args, kwargs) if groups is None else self._with_groups(x, groups)
-        if not self._calls.known:
-            with unseen(f"recording a call of {self._name}", y):
-                self._record(y)
+        with unseen(f"recording a call of {self._name}", y):
+            self._record(y)
         return y
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
@@ -126,17 +121,12 @@ class _Regrouped:
         if not self._is_checked or is_transformed(x):
             return self._as_it_is(x, args, kwargs)
         with unseen(f"checking a call of {self._name}", x):
-            call = None if self._kind is None else (self._kind, x.shape, x.stride(), x.dtype)
-            before = None if call in self._calls.agreed else x.detach().clone()
+            before = x.detach().clone()
         y = self._as_it_is(x, args, kwargs)
-        if before is None:
-            return y
         with internal(f"checking a call of {self._name}"):
             why = disagreement(self._module, self._norm, before, y.detach() if isinstance(y, Tensor) else y)
             if why is not None:
                 self._calls.odd.setdefault(self._name, why)
-            elif call is not None:
-                self._calls.agreed.add(call)
         return y
 
     def _as_it_is(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -196,14 +186,17 @@ class _Regrouped:
         """Keep the node of the output, by which weights that a norm lies behind are told from the others."""
         if not isinstance(y, Tensor):
             return
-        output = ordinary(y)[0] if is_transformed(y) else origin(y)
-        if output.grad_fn is None:
+        inside = is_transformed(y)
+        node = (ordinary(y)[0] if inside else origin(y)).grad_fn
+        if node is None:
             return
-        self._calls.outputs.append((self._name, output.grad_fn))
-        if is_transformed(y) and is_differentiated(y):
+        self._calls.outputs.append((self._name, node))
+        if self._calls.known:
+            return
+        if inside and is_differentiated(y):
             self._calls.differentiated.add(self._name)
         elif self._calls.backward == 0:
-            output.grad_fn.register_prehook(_notes_differentiation(self._name, self._calls))
+            node.register_prehook(_notes_differentiation(self._name, self._calls))
 
 
 def _notes_differentiation(name: str, calls: Calls) -> Callable[[Any], None]:

@@ -141,6 +141,8 @@ def _age(twin: nn.Module) -> None:
         ramp = torch.linspace(4, 6, parameter.numel()) if number == 0 else torch.linspace(-3, -5, parameter.numel())
         parameter.copy_(ramp.reshape(parameter.shape))
     for buffer in (b for b in twin._buffers.values() if b is not None):
+        if buffer.layout is not torch.strided or buffer.is_quantized:
+            continue
         if not buffer.is_floating_point():
             buffer.fill_(1_000_000 if buffer.numel() == 1 and buffer.dtype == torch.int64 else 1)
         elif buffer.numel() > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import warnings
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..sandbox.copying import CopyAnyTensor, copies_of_empty_dicts
+from ..sandbox.copying import CopyAnyTensor, copied, copy_plain_tensors
 from ..sandbox.supported import has_values
 from ..sandbox.walking import buffers, named_modules, parameters
 
@@ -44,11 +43,15 @@ def example(shape: torch.Size) -> Tensor:
 
 def twin_of(module: nn.Module) -> nn.Module:
     """A copy in float32 on the CPU, without hooks; with ones where there were no values."""
-    with torch.inference_mode(False), CopyAnyTensor():
-        parts = named_modules(module).values()
-        tensors = (*parameters(parts), *buffers(parts))
+    parts = named_modules(module).values()
+    tensors = (*parameters(parts), *buffers(parts))
+    with torch.inference_mode(False):
         memo = {id(tensor): _ones(tensor) for tensor in tensors if not has_values(tensor)}
-        twin = copy.deepcopy(module, memo | copies_of_empty_dicts(parts)).float().cpu()
+        copy_plain_tensors(parts, memo)
+        with CopyAnyTensor():
+            twin: nn.Module = copied(module, memo)
+        if any(t.device.type != "cpu" or (t.is_floating_point() and t.dtype != torch.float32) for t in tensors):
+            twin = twin.float().cpu()
     for part in named_modules(twin).values():
         for key, value in vars(part).items():
             if "hooks" in key and isinstance(value, dict):

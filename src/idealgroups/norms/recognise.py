@@ -6,14 +6,18 @@ its own is tried on small inputs: a hidden activation must not get lost.
 
 from __future__ import annotations
 
+import copyreg
 import re
 from collections.abc import Callable, Hashable
+from enum import Enum
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import UninitializedBuffer, UninitializedParameter
 
 from ..sandbox.copying import attributes
-from ..sandbox.supported import is_lazy
+from ..sandbox.supported import has_values, is_lazy
 from ..sandbox.walking import named_modules
 from .behavior import Odd, identify
 from .norm import Inventory, Norm
@@ -26,7 +30,10 @@ _ODD_NORMS = re.compile(
 )
 _AFTER = ("drop", "act")
 _AFTER_GROUP_NORM = (*_AFTER, "activation")  # the layer itself stays when its number of groups changes
-_PLAIN = (int, float, bool, str, tuple, type(None))
+_PLAIN = (int, float, bool, str, type(None))
+_MANY = 4096
+"""Integers up to which a tensor may decide what a layer does; more are a table."""
+_slot_names = copyreg._slotnames  # type: ignore[attr-defined]
 _WIDTHS = {"num_features", "num_channels"}
 _OWN_TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
@@ -139,21 +146,23 @@ def _may_normalize(module: nn.Module, norm: Norm | None) -> bool:
 
 
 def _try_once(module: nn.Module, norm: Norm | None, tried: dict[Hashable, Norm | Odd | None]) -> Norm | Odd | None:
-    """Try the module, or remember what another did that differs from it in the values of its tensors only.
+    """Try the module, or remember what another did that differs from it in the values of its weights only.
 
-    Where that other one was what its class promises, it may differ in its width, too. What a layer does is compared
-    with what it was taken for once more, where it runs in the model (:func:`.agreement.disagreement`).
+    Where that other one was what its class promises, and this one differs from it in its width, too, one input is
+    enough. What a layer does is compared once more where it runs in the model (:func:`.agreement.disagreement`).
     """
-    key = alike(module)
+    key = _alike(module)
     if key is None:
         return _try(module, norm)
     if key in tried:
         return tried[key]
-    of_any_width = None if norm is None else alike(module, norm.num_channels)
-    if of_any_width is not None and of_any_width in tried:
-        return norm
-    found = tried[key] = _try(module, norm)
-    if found is norm:
+    of_any_width = None if norm is None else _alike(module, norm.num_channels)
+    if norm is not None and of_any_width in tried and deviation_from_textbook(module, norm, briefly=True) is None:
+        found: Norm | Odd | None = norm
+    else:
+        found = _try(module, norm)
+    tried[key] = found
+    if norm is not None and found is norm:
         tried[of_any_width] = norm
     return found
 
@@ -180,8 +189,8 @@ def _checked(module: nn.Module, norm: Norm) -> Norm | Odd:
     return norm if why is None else Odd(why)
 
 
-def alike(module: nn.Module, width: int | None = None) -> Hashable | None:
-    """What decides how a layer acts, without the values of its tensors; None where it keeps more than plain values.
+def _alike(module: nn.Module, width: int | None = None) -> Hashable | None:
+    """What decides how a layer acts, without the values of its weights; None where it keeps more than plain values.
 
     With ``width``, the number of its channels, layers that differ in that number alone are alike. One channel is apart:
     there, normalizing the last dimension cannot be told from normalizing channels.
@@ -189,7 +198,7 @@ def alike(module: nn.Module, width: int | None = None) -> Hashable | None:
     parts: list[Hashable] = [width == 1] if width else []
     for part in named_modules(module).values():
         plain = dict(attributes(part))
-        if not all(isinstance(value, _PLAIN) for value in plain.values()):
+        if not all(map(_is_plain, plain.values())) or _slot_names(type(part)):
             return None
         if width and part is module:
             plain = {key: value for key, value in plain.items() if key not in _WIDTHS}
@@ -199,7 +208,26 @@ def alike(module: nn.Module, width: int | None = None) -> Hashable | None:
     return tuple(parts)
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether ``repr`` tells all of ``value``: a number, a word, a member of an enumeration, or a tuple of them."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, Enum) or (isinstance(value, _PLAIN) and not hasattr(value, "__dict__"))
+
+
 def _kind(tensor: Tensor, width: int | None) -> Hashable:
-    """What a tensor is but for its values, and for its size where that is ``width``."""
+    """What a tensor is but for its values, and for its size where that is ``width``; switches and settings with them.
+
+    These are integers (a switch, a counter, an order), and single numbers that are not trained (ε).
+    """
     shape = () if width and tensor.shape == (width,) else tuple(tensor.shape)
-    return shape, tensor.ndim, tensor.dtype, tensor.device.type
+    values = str(tensor.tolist()) if _is_setting(tensor) and has_values(tensor) else ""
+    return type(tensor), shape, tensor.ndim, tensor.dtype, tensor.device.type, tensor.requires_grad, values
+
+
+def _is_setting(tensor: Tensor) -> bool:
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout is not torch.strided or tensor.is_quantized:
+        return False
+    if tensor.is_floating_point() or tensor.is_complex():
+        return tensor.numel() == 1 and type(tensor) is Tensor
+    return tensor.numel() <= _MANY

@@ -14,13 +14,13 @@ _MEAN, _VARIANCE = 0.5, 2.0
 """Statistics that no past has made."""
 
 
-def deviation_from_textbook(module: nn.Module, norm: Norm) -> str | None:
+def deviation_from_textbook(module: nn.Module, norm: Norm, *, briefly: bool = False) -> str | None:
     """A sentence where the class's forward is not the standard layer on every shape it takes; None where it is.
 
     Runs on a copy and small inputs, in training and in evaluation mode. γ and the running statistics are set, so that a
     layer initialised to zero shows what it does, and one that has been trained does the same as one that has not; hooks
     do not run. A group norm must also take another number of groups. A layer on the meta device, which cannot run, is
-    believed.
+    believed. ``briefly``: on one shape in each mode, enough where a layer of another width is the standard one.
     """
     if not all(has_values(tensor) for tensor in (*module.parameters(), *module.buffers())):
         return None
@@ -30,10 +30,10 @@ def deviation_from_textbook(module: nn.Module, norm: Norm) -> str | None:
         return f"{norm.kind} has a forward of its own, which cannot be tried ({type(error).__name__}: {error})"
     with quietly():
         _set(twin, norm)
-        found = _difference(twin, norm)
+        found = _difference(twin, norm, briefly)
         if found is None and isinstance(twin, nn.GroupNorm) and norm.num_channels > 1:
             twin.num_groups = norm.num_channels if twin.num_groups == 1 else 1
-            if _difference(twin, norm) is not None:
+            if _difference(twin, norm, briefly) is not None:
                 return f"{norm.kind} keeps its number of groups elsewhere than in num_groups, so it cannot be changed"
     return found
 
@@ -53,7 +53,7 @@ def textbook(module: nn.Module, norm: Norm, x: Tensor, *, training: bool = False
     return F.batch_norm(x, mean, var, gamma, beta, False, eps=norm.eps)
 
 
-def _difference(twin: nn.Module, norm: Norm) -> str | None:
+def _difference(twin: nn.Module, norm: Norm, briefly: bool) -> str | None:
     """What ``twin`` does otherwise than the textbook, in a sentence."""
     # On (N, C) alone, layer norm over channels cannot be told from layer norm over the last dimension, and an instance
     # norm, which has nothing to normalize there, may take the samples for its positions (torch_geometric).
@@ -70,6 +70,8 @@ def _difference(twin: nn.Module, norm: Norm) -> str | None:
             ran[training] += 1
             if not torch.allclose(y, _expected(twin, norm, x, training), rtol=1e-3, atol=1e-3):
                 return f"{norm.kind} does more than normalize, scale and shift, which a group norm would lose"
+        if briefly and ran[False] and ran[True]:
+            return None
     # A synchronized batch norm trains only where there are processes to wait for.
     if not ran[False] or not (ran[True] or isinstance(twin, nn.modules.batchnorm._BatchNorm)):
         return f"{norm.kind} has a forward of its own, which does not take one tensor of shape (N, C, …) ({failure})"

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable
 from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ def find_twins(model: nn.Module, norms: Collection[str], ran: Collection[str]) -
     kinds = {name: outlines.of(module) for name, module in modules.items() if name in parents}
     often = Counter(kinds.values())
     for name, kind in kinds.items():
-        if often[kind] > 1 and _has_weight(modules[name]):  # few: the structure of a whole network is long
+        is_alone = often[kind] == 1 and None not in often  # most are, and the structure of a whole network is long
+        if not is_alone and _has_weight(modules[name]):
             families[_structure(modules[name])].append(name)
     found: dict[str, str] = {}
     values = cache(lambda name: _Values(modules[name]))
@@ -103,19 +105,24 @@ def _has_weight(module: nn.Module) -> bool:
 
 
 class _Outlines:
-    """Numbers modules: two with the same structure have the same number, and seldom two with another one."""
+    """Tells in short what modules are made of: two with the same structure have the same outline.
+
+    Sets, for the structure knows a shared layer or a tied parameter by its first name alone. A module inside itself has
+    none.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[int, int] = {}
-        self._numbers: dict[Hashable, int] = {}
+        self._known: dict[int, tuple[type, frozenset[Any]] | None] = {}
 
-    def of(self, module: nn.Module) -> int:
-        """Return the number of ``module``."""
+    def of(self, module: nn.Module) -> tuple[type, frozenset[Any]] | None:
+        """Return the outline of ``module``: its class, and the classes and shapes of all that it holds."""
         if id(module) not in self._known:
-            self._known[id(module)] = -1  # until its children are known, should one of them hold it
-            children = tuple((key, self.of(child)) for key, child in module._modules.items() if child is not None)
-            shapes = tuple((key, p.shape) for key, p in module._parameters.items() if p is not None)
-            self._known[id(module)] = self._numbers.setdefault((type(module), shapes, children), len(self._numbers))
+            self._known[id(module)] = None  # should one of its children hold it
+            children = [self.of(child) for child in module._modules.values() if child is not None]
+            if None not in children:
+                own: list[Any] = [type(module), *(p.shape for p in module._parameters.values() if p is not None)]
+                parts = frozenset(own).union(*(child[1] for child in children if child))
+                self._known[id(module)] = type(module), parts
         return self._known[id(module)]
 
 

@@ -67,14 +67,15 @@ class Snapshot:
 
 
 class _Module:
-    """A module's own attributes, its mode, and which tensors it had."""
+    """A module's own attributes, its mode, and which tensors and modules it had."""
 
-    __slots__ = ("_buffers", "_keys", "_module", "_parameters", "_values")
+    __slots__ = ("_buffers", "_keys", "_module", "_modules", "_parameters", "_values")
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._keys, self._values = [*vars(module)], [*vars(module).values()]
         self._parameters, self._buffers = dict(module._parameters), dict(module._buffers)
+        self._modules = dict(module._modules)
 
     def restore(self) -> None:
         own = vars(self._module)
@@ -86,6 +87,7 @@ class _Module:
             own.update(before)
         _refill(own["_parameters"], self._parameters)
         _refill(own["_buffers"], self._buffers)
+        _refill(own["_modules"], self._modules)
 
 
 def _refill(mapping: dict[str, Any], items: dict[str, Any]) -> None:
@@ -107,11 +109,12 @@ class _Kept:
     ``data`` holds its memory, should somebody give it another.
     """
 
-    __slots__ = ("_is_plain", "_memory", "_shape", "_tensor", "data", "values")
+    __slots__ = ("_is_plain", "_layout", "_memory", "_shape", "_tensor", "data", "values")
 
     def __init__(self, tensor: Tensor, original: Tensor | None) -> None:
         self._tensor, self.data, self._shape = tensor, tensor.detach(), tensor.shape
         self._memory = _memory(self.data)
+        self._layout = None if self._memory is None else (tensor.dtype, tensor.stride())
         values = None if original is None else original.detach()
         if values is not None and self._is_copy_of(values):
             self.values = values
@@ -141,14 +144,14 @@ class _Kept:
             self.data.copy_(values)
 
     def has_moved(self) -> bool:
-        """Whether somebody has given it another memory or shape."""
+        """Whether somebody has given it another memory, or another view of it."""
         tensor = self._tensor
         if tensor.shape != self._shape:
             return True
         if self._memory is None:
             return _memory(tensor) is not None
         try:
-            return tensor.data_ptr() != self._memory
+            return tensor.data_ptr() != self._memory or (tensor.dtype, tensor.stride()) != self._layout
         except RuntimeError:  # somebody gave it a memory of another layout
             return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import UninitializedBuffer, UninitializedParameter
 
 from ..errors import IdealGroupsError
 from .walking import named_modules
@@ -22,10 +23,12 @@ _WRAPPERS = {
 """Classes, by name so that none has to be imported, around or inside which no layer can be exchanged."""
 
 
+_UNINITIALIZED = (UninitializedParameter, UninitializedBuffer)
+
+
 def is_lazy(module: nn.Module) -> bool:
-    """An uninitialised lazy module, whose number of channels is not known yet."""
-    has_uninitialized = getattr(module, "has_uninitialized_params", None)
-    return bool(callable(has_uninitialized) and has_uninitialized())
+    """A module with uninitialised tensors, as lazy ones have: its number of channels is not known yet."""
+    return any(type(t) in _UNINITIALIZED for tensors in (module._parameters, module._buffers) for t in tensors.values())
 
 
 def has_values(tensor: Tensor) -> bool:

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
@@ -19,16 +19,39 @@ def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
     if isinstance(value, Mapping):
         items = {key: tree_map(function, item) for key, item in value.items()}
         try:
-            twin: Any = copy.copy(value)  # also what its class keeps besides its items
-            for key, item in items.items():
-                twin[key] = item
+            return _with_items(value, items)
         except Exception:  # a mapping that cannot be written to
             return items
-        return twin
     if isinstance(value, list | tuple):
         parts = [tree_map(function, item) for item in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return function(value)
+
+
+def is_at_rest(value: Any) -> bool:
+    """Return whether ``value`` is the same each time it is looked at: tensors, numbers and words in plain containers.
+
+    >>> from types import MappingProxyType
+    >>> is_at_rest(({"a": [1, "b"]}, None)), is_at_rest(MappingProxyType({}))
+    (True, False)
+    """
+    if type(value) in (list, tuple):
+        return all(map(is_at_rest, value))
+    if type(value) is dict:
+        return all(map(is_at_rest, value.values()))
+    return type(value) in (Tensor, nn.Parameter, int, float, complex, bool, str, type(None))
+
+
+def _with_items(value: Any, items: dict[Any, Any]) -> Any:
+    """Return a copy of the mapping ``value``, with all that its class keeps besides, that has the ``items``."""
+    before = dict(value.items())
+    twin: Any = copy.copy(value)
+    for key, item in items.items():
+        twin[key] = item
+        if item is not before[key] and value[key] is item:  # the copy writes to what its class shares with the original
+            value[key] = before[key]
+            return copy.deepcopy(value, {id(before[key]): items[key] for key in items})
+    return twin
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
