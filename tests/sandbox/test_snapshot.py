@@ -101,7 +101,7 @@ def test_large_weights_that_a_converted_copy_has_from_its_source_are_not_remembe
     source = nn.Sequential(nn.Conv2d(3, 64, 5), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 3), nn.ReLU())
     model = set_groups(copy_model(source), {"1": 2})
     nn.init.ones_(model[0].weight)
-    kept = {id(kept._tensor): kept.values.data_ptr() for kept in Snapshot(model, source)._tensors}
+    kept = {id(kept._tensor): values.data_ptr() for kept, values in Snapshot(model, source)._large}
     theirs = {name: parameter.data_ptr() for name, parameter in source.named_parameters()}
     shared = {name for name, tensor in model.named_parameters() if kept.get(id(tensor)) == theirs[name]}
     assert shared == {"2.weight"}

@@ -35,16 +35,20 @@ class Snapshot:
     def __init__(self, model: nn.Module, source: nn.Module | None = None) -> None:
         named = named_modules(model)
         modules = list(named.values())
-        self._modules = [_Module(module) for module in modules]
+        shared = _Shared()
+        self._modules = [_Module(module, shared) for module in modules]
         found = {id(container): container for module in modules for container in containers_of(module)}.values()
         self._empty = [container for container in found if not container]
         self._full = [(container, container.copy()) for container in found if container]
         self._flags = [(parameter, parameter.requires_grad) for parameter in parameters(modules)]
         originals = {} if source is None else dict(_named_tensors(named_modules(source)))
-        kept = [_Kept(tensor, originals.get(name)) for name, tensor in _named_tensors(named)]
-        small = [one for one in kept if one.is_small]
+        small: list[tuple[_Kept, Tensor]] = []
+        self._large: list[tuple[_Kept, Tensor]] = []
+        for name, tensor in _named_tensors(named):
+            kept = _Kept(tensor, shared)
+            values = kept.values_as_in(originals.get(name))
+            (small if kept.is_small(values) else self._large).append((kept, values))
         self._small = _Together(small) if small else None
-        self._tensors = [one for one in kept if not one.is_small]
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -57,8 +61,8 @@ class Snapshot:
         for container, items in self._full:
             container.clear()
             (container.extend if hasattr(container, "extend") else container.update)(items)
-        for kept in self._tensors:
-            kept.restore()
+        for kept, values in self._large:
+            kept.restore(values)
         if self._small is not None:
             self._small.restore()
         for parameter, requires_grad in self._flags:
@@ -66,20 +70,31 @@ class Snapshot:
                 parameter.requires_grad_(requires_grad)
 
 
+class _Shared(dict[Any, Any]):
+    """Equal tuples, one object for all: most modules have the same attributes, most tensors one of a few shapes."""
+
+    def one(self, value: Any) -> Any:
+        """Return the first that is equal to ``value``."""
+        try:
+            return self.setdefault(value, value)
+        except TypeError:  # the shape of a jagged tensor has no hash
+            return value
+
+
 class _Module:
     """A module's own attributes, its mode, and which tensors and modules it had."""
 
     __slots__ = ("_buffers", "_keys", "_module", "_modules", "_parameters", "_values")
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, shared: _Shared) -> None:
         self._module = module
-        self._keys, self._values = [*vars(module)], [*vars(module).values()]
-        self._parameters, self._buffers = dict(module._parameters), dict(module._buffers)
-        self._modules = dict(module._modules)
+        self._keys, self._values = shared.one((*vars(module),)), (*vars(module).values(),)
+        self._parameters, self._buffers = dict(module._parameters) or None, dict(module._buffers) or None
+        self._modules = dict(module._modules) or None
 
     def restore(self) -> None:
         own = vars(self._module)
-        if [*own] != self._keys or not all(map(is_, own.values(), self._values)):  # hardly ever
+        if (*own,) != self._keys or not all(map(is_, own.values(), self._values)):  # hardly ever
             kept = zip(self._keys, self._values, strict=True)
             before = {key: value for key, value in kept if key == "training" or key not in TORCH_KEEPS}
             for key in [key for key in own if key not in before and key not in TORCH_KEEPS]:
@@ -90,11 +105,11 @@ class _Module:
         _refill(own["_modules"], self._modules)
 
 
-def _refill(mapping: dict[str, Any], items: dict[str, Any]) -> None:
-    """Give ``mapping`` its items back, in their order; most are empty, and stay so."""
+def _refill(mapping: dict[str, Any], items: dict[str, Any] | None) -> None:
+    """Give ``mapping`` its items back, in their order; most have none, and stay so."""
     if mapping or items:
         mapping.clear()
-        mapping.update(items)
+        mapping.update(items or {})
 
 
 def _named_tensors(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
@@ -104,49 +119,48 @@ def _named_tensors(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tens
 
 
 class _Kept:
-    """A tensor and the values it had, those of ``original`` if it has the same.
+    """A tensor and where its values were: ``data`` holds its memory, should somebody give it another."""
 
-    ``data`` holds its memory, should somebody give it another.
-    """
+    __slots__ = ("_layout", "_memory", "_tensor", "data", "shape")
 
-    __slots__ = ("_is_plain", "_layout", "_memory", "_shape", "_tensor", "data", "values")
-
-    def __init__(self, tensor: Tensor, original: Tensor | None) -> None:
-        self._tensor, self.data, self._shape = tensor, tensor.detach(), tensor.shape
+    def __init__(self, tensor: Tensor, shared: _Shared) -> None:
+        self._tensor, self.data, self.shape = tensor, tensor.detach(), shared.one(tensor.shape)
         self._memory = _memory(self.data)
-        self._layout = None if self._memory is None else (tensor.dtype, tensor.stride())
-        values = None if original is None else original.detach()
-        if values is not None and self._is_copy_of(values):
-            self.values = values
-        else:
-            self.values = self.data.clone()
-        self._is_plain = (tensor.dtype, tensor.device) == (self.values.dtype, self.values.device)
+        self._layout = None if self._memory is None else shared.one((tensor.dtype, tensor.stride()))
 
-    @property
-    def is_small(self) -> bool:
+    def values_as_in(self, original: Tensor | None) -> Tensor:
+        """Return the values that it has: those of ``original`` if it has the same, so that they are held once."""
+        values = None if original is None else original.detach()
+        return values if values is not None and self._is_copy_of(values) else self.data.clone()
+
+    def is_small(self, values: Tensor) -> bool:
         """Whether to compare it together with others."""
         data = self.data
-        plain = self._is_plain and type(data) is Tensor and data.dtype == torch.float32 and data.device.type == "cpu"
+        plain = self._is_like(values) and type(data) is Tensor
+        plain = plain and data.dtype == torch.float32 and data.device.type == "cpu"
         return plain and self._memory is not None and 0 < data.numel() <= SMALL and data.is_contiguous()
 
     def _is_copy_of(self, values: Tensor) -> bool:
         is_own = self._memory is None or self._memory != _memory(values)
         return is_own and _same(self.data, values if values.dtype == self.data.dtype else values.to(self.data.dtype))
 
-    def restore(self) -> None:
-        """Give it the memory and the values that it had."""
+    def _is_like(self, values: Tensor) -> bool:
+        return (self.data.dtype, self.data.device) == (values.dtype, values.device)
+
+    def restore(self, values: Tensor) -> None:
+        """Give it the memory that it had, and ``values``."""
         if self.has_moved():
-            if self.data.shape != self._shape:  # resized in place
-                self.data.resize_(self._shape)
+            if self.data.shape != self.shape:  # resized in place
+                self.data.resize_(self.shape)
             self._tensor.data = self.data
-        values = self.values if self._is_plain else self.values.to(self.data.dtype)
+        values = values if self._is_like(values) else values.to(self.data.dtype)
         if not _same(self.data, values):
             self.data.copy_(values)
 
     def has_moved(self) -> bool:
         """Whether somebody has given it another memory, or another view of it."""
         tensor = self._tensor
-        if tensor.shape != self._shape:
+        if tensor.shape != self.shape:
             return True
         if self._memory is None:
             return _memory(tensor) is not None
@@ -159,15 +173,16 @@ class _Kept:
 class _Together:
     """Small tensors, which are compared all at once: one by one, each look takes longer than the comparison."""
 
-    def __init__(self, kept: list[_Kept]) -> None:
-        self._kept = kept
-        self._data = [one.data.view(-1) for one in kept]
-        self._values = torch.cat([one.values.reshape(-1) for one in kept])
+    def __init__(self, tensors: list[tuple[_Kept, Tensor]]) -> None:
+        self._kept = [kept for kept, _ in tensors]
+        self._data = [one.data if one.data.dim() == 1 else one.data.view(-1) for one in self._kept]
+        self._values = torch.cat([values.reshape(-1) for _, values in tensors])
 
     def restore(self) -> None:
         if any(one.has_moved() for one in self._kept) or not _same(torch.cat(self._data), self._values):
-            for one in self._kept:
-                one.restore()
+            parts = torch.split(self._values, [one.shape.numel() for one in self._kept])
+            for kept, values in zip(self._kept, parts, strict=True):
+                kept.restore(values.view(kept.shape))
 
 
 def _memory(tensor: Tensor) -> int | None:
