@@ -7,14 +7,18 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import idealgroups as ig
 import networks
-from idealgroups.trial import find_fault
+from idealgroups.measuring.observation import Observation
+from idealgroups.records import WeightGradient
+from idealgroups.trial import _deviation, find_fault
 
 
 class AsksForClass(nn.Module):
@@ -264,6 +268,21 @@ def test_whatever_runs_is_the_only_copy(inplace: bool) -> None:
     del model
     ig.apply(CountsItself(), plan, torch.randn(4, 3, 8, 8), inplace=inplace)
     assert CountsItself.most == 2
+
+
+def observation(values: NDArray[np.float64]) -> Observation:
+    gradients = (WeightGradient(str(i), float(value), 1.0, 1, True) for i, value in enumerate(values))
+    return Observation({}, tuple(gradients), (), "sgd")
+
+
+def test_the_deviation_is_that_of_two_least_squares_lines() -> None:
+    rng = np.random.default_rng(0)
+    for length in (2, 3, 20):
+        one, other = np.exp(rng.normal(size=(2, length)))
+        lines = [np.polyfit(np.arange(length), np.log(values), 1)[0] for values in (one, other)]
+        found = _deviation(observation(one), observation(other))
+        assert found == pytest.approx(abs(lines[0] - lines[1]) * (length - 1))
+    assert _deviation(observation(one[:1]), observation(other[:1])) == 0
 
 
 class Squeeze(nn.Module):

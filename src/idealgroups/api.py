@@ -293,6 +293,7 @@ def _convert(
         ) as survey:
             made = survey.plan(chosen, advance=advance)
             before, promised = survey._look.before, survey._observe(made.num_groups)
+        del survey  # what it has seen, before a copy is made
         if batches is None:
             told: list[bool | None] = []
 

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from .conversion.change import all_or_nothing, set_norms
+from .conversion.change import set_norms
 from .conversion.surgery import Surgery, replace_norms
 from .conversion.travel import Settings
 from .errors import IdealGroupsError, one_line
@@ -26,6 +27,7 @@ from .norms import Norm, inventory
 from .results import Plan
 from .sandbox.copying import Model, copy_model
 from .sandbox.tree import tensors
+from .sandbox.walking import named_modules
 from .selection import Patterns
 
 TOLERANCE = 1e-3
@@ -173,8 +175,7 @@ def find_culprits(
         with closing(watch(model)) as observer:
             before, promised = observer.observe(None), observer.observe(part)
         twin = copy_model(model)
-        with all_or_nothing() as undo:
-            set_norms(twin, {name: Settings(number) for name, number in part.items()}, norms, undo, "the plan")
+        set_norms(twin, {name: Settings(number) for name, number in part.items()}, norms, [], "the plan")
         return find_fault(twin, part, before, promised, watch, model) is not None
 
     left, culprits = list(groups), list[str]()
@@ -236,42 +237,51 @@ def _lost_both_ways(lost: Sequence[str], before: Observation, observer: Observer
 
 
 def _deviation(one: Observation, other: Observation) -> float:
-    """How far the trends of two observations are apart, over the weights that both have a gradient for."""
+    """How far the trends of two observations are apart, over the weights that both have a gradient for.
+
+    The slope is that of least squares, whose lines can be subtracted, which robust ones cannot.
+    """
     first, second = ({layer.name: layer.relative for layer in seen.gradients} for seen in (one, other))
     names = [name for name in first if name in second]
     if len(names) < 2:
         return 0.0
     apart = np.log([first[name] / second[name] for name in names])
-    slope, _ = np.polyfit(np.arange(len(names)), apart, 1)  # of a difference: that of the two lines
-    return abs(float(slope)) * (len(names) - 1)
+    places = np.arange(len(names)) - (len(names) - 1) / 2
+    slope = float(places @ apart / (places @ places))  # of a difference: that of the two lines
+    return abs(slope) * (len(names) - 1)
 
 
 @contextmanager
 def _following(model: nn.Module, layers: frozenset[str], seen: _Seen) -> Iterator[None]:
     """Note in ``seen`` what runs. What is in ``running`` after an error was running when it was raised.
 
-    ``model`` is a copy, so the hooks are on its own modules: torch leaves a trace of global hooks that take keywords.
+    ``model`` is a copy, so a hook may be on it: torch leaves a trace of hooks for all modules that take keywords.
     """
+    names = {id(module): name for name, module in named_modules(model).items()}
 
-    def following(name: str) -> tuple[Callable[..., None], Callable[..., None]]:
-        def enter(module: nn.Module, args: Any) -> None:
-            seen.running.append(name)
+    def enter(module: nn.Module, args: Any) -> None:
+        if id(module) in names:
+            seen.running.append(names[id(module)])
 
-        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            while seen.running and seen.running.pop() != name:  # a module left by an exception that the model caught
-                pass
-            if not name:
-                inputs = list(tensors((args, kwargs)))
-                seen.alike = _alike(output) and output.requires_grad and not all(map(_alike, inputs))
-            if name in layers and args and _constant(output) and not _constant(args[0]):
-                seen.constant.append(name)
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        name = names.get(id(module))
+        if name is None:
+            return
+        while seen.running and seen.running.pop() != name:  # a module left by an exception that the model caught
+            pass
+        if name in layers and args and _constant(output) and not _constant(args[0]):
+            seen.constant.append(name)
 
-        return enter, leave
+    def leave_model(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        inputs = list(tensors((args, kwargs)))
+        seen.alike = _alike(output) and output.requires_grad and not all(map(_alike, inputs))
 
-    handles = []
-    for name, module in model.named_modules():
-        enter, leave = following(name)
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, with_kwargs=True)]
+    # Hooks for all modules at once: two for each would take more memory than the model's own objects.
+    handles = [
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave),
+        model.register_forward_hook(leave_model, with_kwargs=True),
+    ]
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections import OrderedDict, deque
 from functools import partial
 from typing import Any
@@ -269,3 +270,11 @@ def test_what_looks_at_a_layer_when_it_is_copied_sees_the_layer_whole(holder: in
     found = (twin if holder is None else twin[holder]).scale
     assert found.layer is (twin if known is None else twin[known])
     assert found.size == (plain if holder is None else plain[holder]).scale.size
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.Sequential(nn.ReLU())])
+def test_copies_of_a_class_share_the_keys_of_their_attributes(layer: nn.Module) -> None:
+    """As modules that a constructor made do; a small network is half Python objects."""
+    twin = copy_model(layer)
+    assert list(vars(twin)) == list(vars(layer))
+    assert sys.getsizeof(vars(twin)) <= sys.getsizeof(vars(layer)) < sys.getsizeof(dict(vars(layer)))

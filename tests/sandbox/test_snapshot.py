@@ -96,15 +96,17 @@ def test_values_that_the_source_does_not_have_are_remembered() -> None:
     assert model.weight.eq(1).all()
 
 
-def test_large_weights_that_a_converted_copy_has_from_its_source_are_not_remembered_by_value() -> None:
+def test_values_that_a_converted_copy_has_from_its_source_are_not_remembered_twice() -> None:
     """Though the copy has other tensors: the statistics of the norm are gone."""
     source = nn.Sequential(nn.Conv2d(3, 64, 5), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 3), nn.ReLU())
     model = set_groups(copy_model(source), {"1": 2})
     nn.init.ones_(model[0].weight)
-    kept = {id(kept._tensor): values.data_ptr() for kept, values in Snapshot(model, source)._large}
+    snapshot = Snapshot(model, source)
+    kept = {id(kept.tensor): kept.values.data_ptr() for kept in (*snapshot._large, *snapshot._small)}
     theirs = {name: parameter.data_ptr() for name, parameter in source.named_parameters()}
     shared = {name for name, tensor in model.named_parameters() if kept.get(id(tensor)) == theirs[name]}
-    assert shared == {"2.weight"}
+    assert shared == {"0.bias", "1.weight", "1.bias", "2.weight", "2.bias"}
+    assert len(snapshot._large) == 2
 
 
 def test_what_a_copy_shares_with_its_source_is_put_back_in_both() -> None:

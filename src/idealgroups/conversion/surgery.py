@@ -97,15 +97,18 @@ def replace_norms(
     replaced = {name: (type(modules[name]).__name__, number) for name, number in work.groups.items()}
     settings = {s.name: Settings(s.num_groups, s.eps) for s in plan.sites if patterns.why_not(s.name) is None}
 
-    def converted(target: Model, *checks: Callable[[Model], None]) -> Model:
-        with all_or_nothing() as undo:
-            set_norms(target, settings, work.norms, undo, "the plan")
-            for check in checks:
-                check(target)
-        return target
-
     if inplace:
-        return Surgery(converted(model, *checks), replaced, work.left)
+        with all_or_nothing() as undo:
+            set_norms(model, settings, work.norms, undo, "the plan")
+            for check in checks:
+                check(model)
+        return Surgery(model, replaced, work.left)
+
+    def converted_copy() -> Model:
+        copy = copy_model(model)
+        set_norms(copy, settings, work.norms, [], "the plan")  # what fails is thrown away
+        return copy
+
     for check in checks:
-        converted(copy_model(model), check)
-    return Surgery(converted(copy_model(model)), replaced, work.left)
+        check(converted_copy())
+    return Surgery(converted_copy(), replaced, work.left)

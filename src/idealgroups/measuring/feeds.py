@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,10 +35,12 @@ class Feeds:
             modules: the model's, by name.
             weight_layers: names of those that hold a weight.
         """
-        with ExitStack() as stack:
-            for name in {*weight_layers}:
-                stack.callback(modules[name].register_forward_hook(self._weight_hook(name)).remove)
+        handles = [modules[name].register_forward_hook(self._weight_hook(name)) for name in {*weight_layers}]
+        try:
             yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def norm_runs(self, name: str, x: Tensor) -> None:
         """Find the weight layer that the normalization ``name`` with the input ``x`` belongs to."""

@@ -13,7 +13,7 @@ CANCELLATION = 1e-2
 """Below this share of the second moment a variance is computed the slow, stable way."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """One call of a layer: ``mean`` and ``var`` of its input per sample and channel, each of shape (N, C).
 

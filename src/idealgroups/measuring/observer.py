@@ -111,12 +111,13 @@ class Observer:
         sizes = numbers([norm(weight.parameter.detach()) for weight in self._weights])
         self._sizes = {weight.name: size for weight, size in zip(self._weights, sizes, strict=True)}
         self._snapshot = Snapshot(self.model, source)
+        self._modules = named_modules(self.model)  # the snapshot keeps them
         self._has_dropout = True  # until the survey tells
         self._surveyed: _Pass | None = None
 
     def close(self) -> None:
         """Free the memory of the copy at once."""
-        del self._snapshot, self._scratch, self._weights
+        del self._snapshot, self._scratch, self._weights, self._modules
 
     @property
     def model(self) -> nn.Module:
@@ -212,7 +213,7 @@ class Observer:
         """Run a pass inside ``mode``; by default inside one against dropout, unless the survey has seen none."""
         calls = seen.calls
         calls.backwards = len(self._losses)
-        modules = named_modules(self.model)
+        modules = self._modules
         with (
             self._nothing_left(),
             sandbox(self._seed, self._device),

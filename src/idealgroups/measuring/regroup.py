@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,27 +55,23 @@ def regrouped(
 
     ``feeds`` is told of every call, too, where it is there.
     """
-    with ExitStack() as stack:
-        for name, norm in norms.items():
-            stack.enter_context(_exchanged(modules[name], _Regrouped(name, modules[name], norm, calls, feeds)))
-        yield
-
-
-@contextmanager
-def _exchanged(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    own = vars(module).get("forward")
-    vars(module)["forward"] = forward
+    own = {name: vars(modules[name]).get("forward") for name in norms}
     try:
+        for name, norm in norms.items():
+            vars(modules[name])["forward"] = _Regrouped(name, modules[name], norm, calls, feeds)
         yield
     finally:
-        if own is None:
-            del vars(module)["forward"]
-        else:
-            vars(module)["forward"] = own
+        for name, forward in own.items():
+            if forward is None:
+                vars(modules[name]).pop("forward", None)
+            else:
+                vars(modules[name])["forward"] = forward
 
 
 class _Regrouped:
     """The forward of one normalization layer during one pass."""
+
+    __slots__ = ("_calls", "_feeds", "_is_checked", "_module", "_name", "_norm", "_original")
 
     def __init__(self, name: str, module: nn.Module, norm: Norm, calls: Calls, feeds: Feeds | None) -> None:
         self._name, self._module, self._norm = name, module, norm

@@ -22,6 +22,8 @@ TORCH_KEEPS = frozenset(vars(nn.Module()))
 """The attributes that every module has."""
 
 _DICTS = (dict, OrderedDict)
+_SETTERS = (nn.Module.__setstate__, nn.modules.conv._ConvNd.__setstate__)
+"""Methods that set every attribute and add those that an old file lacks: a module in memory has them all."""
 _NEW_OBJECT = copyreg.__newobj__  # type: ignore[attr-defined]
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -138,7 +140,12 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
 def _with_state(module: nn.Module, state: dict[str, Any], memo: dict[int, Any]) -> nn.Module:
     new = memo[id(module)] = type(module).__new__(type(module))
     memo.setdefault(id(memo), []).append(state)  # as long as the memo knows its parts by their ids, it must live
-    new.__setstate__({key: copied(item, memo) for key, item in state.items()})  # type: ignore[no-untyped-call]
+    copies = {key: copied(item, memo) for key, item in state.items()}
+    if type(module).__setstate__ in _SETTERS and copies.keys() >= TORCH_KEEPS:
+        for key, item in copies.items():  # one by one, as in a constructor: so modules of a class share their keys
+            vars(new)[key] = item
+    else:
+        new.__setstate__(copies)  # type: ignore[no-untyped-call]
     return new
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,15 +40,14 @@ class Snapshot:
         found = {id(container): container for module in modules for container in containers_of(module)}.values()
         self._empty = [container for container in found if not container]
         self._full = [(container, container.copy()) for container in found if container]
-        self._flags = [(parameter, parameter.requires_grad) for parameter in parameters(modules)]
+        self._trained = [parameter for parameter in parameters(modules) if parameter.requires_grad]
+        self._frozen = [parameter for parameter in parameters(modules) if not parameter.requires_grad]
         originals = {} if source is None else dict(_named_tensors(named_modules(source)))
-        small: list[tuple[_Kept, Tensor]] = []
-        self._large: list[tuple[_Kept, Tensor]] = []
+        self._small: list[_Kept] = []
+        self._large: list[_Kept] = []
         for name, tensor in _named_tensors(named):
-            kept = _Kept(tensor, shared)
-            values = kept.values_as_in(originals.get(name))
-            (small if kept.is_small(values) else self._large).append((kept, values))
-        self._small = _Together(small) if small else None
+            kept = _Kept(tensor, originals.get(name), shared)
+            (self._small if kept.is_small() else self._large).append(kept)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -61,13 +60,12 @@ class Snapshot:
         for container, items in self._full:
             container.clear()
             (container.extend if hasattr(container, "extend") else container.update)(items)
-        for kept, values in self._large:
-            kept.restore(values)
-        if self._small is not None:
-            self._small.restore()
-        for parameter, requires_grad in self._flags:
-            if parameter.requires_grad != requires_grad:
-                parameter.requires_grad_(requires_grad)
+        for kept in self._large if _are_same(self._small) else [*self._large, *self._small]:
+            kept.restore()
+        for some, requires_grad in ((self._trained, True), (self._frozen, False)):
+            for parameter in some:
+                if parameter.requires_grad != requires_grad:
+                    parameter.requires_grad_(requires_grad)
 
 
 class _Shared(dict[Any, Any]):
@@ -84,32 +82,47 @@ class _Shared(dict[Any, Any]):
 class _Module:
     """A module's own attributes, its mode, and which tensors and modules it had."""
 
-    __slots__ = ("_buffers", "_keys", "_module", "_modules", "_parameters", "_values")
+    __slots__ = ("_attributes", "_buffers", "_keys", "_module", "_modules", "_parameters", "_values")
 
     def __init__(self, module: nn.Module, shared: _Shared) -> None:
+        own = vars(module)
         self._module = module
-        self._keys, self._values = shared.one((*vars(module),)), (*vars(module).values(),)
-        self._parameters, self._buffers = dict(module._parameters) or None, dict(module._buffers) or None
-        self._modules = dict(module._modules) or None
+        self._keys = shared.one((*own,))
+        self._attributes = shared.one((*(key for key in own if key == "training" or key not in TORCH_KEEPS),))
+        self._values = (*map(own.__getitem__, self._attributes),)
+        self._parameters = _Items.of(module._parameters, shared)
+        self._buffers = _Items.of(module._buffers, shared)
+        self._modules = _Items.of(module._modules, shared)
 
     def restore(self) -> None:
         own = vars(self._module)
-        if (*own,) != self._keys or not all(map(is_, own.values(), self._values)):  # hardly ever
-            kept = zip(self._keys, self._values, strict=True)
-            before = {key: value for key, value in kept if key == "training" or key not in TORCH_KEEPS}
-            for key in [key for key in own if key not in before and key not in TORCH_KEEPS]:
+        if (*own,) != self._keys or not all(map(is_, map(own.__getitem__, self._attributes), self._values)):
+            for key in [key for key in own if key not in self._attributes and key not in TORCH_KEEPS]:  # hardly ever
                 del own[key]
-            own.update(before)
+            own.update(zip(self._attributes, self._values, strict=True))
         _refill(own["_parameters"], self._parameters)
         _refill(own["_buffers"], self._buffers)
         _refill(own["_modules"], self._modules)
 
 
-def _refill(mapping: dict[str, Any], items: dict[str, Any] | None) -> None:
+class _Items(NamedTuple):
+    """What a dictionary held, in less memory than another dictionary."""
+
+    keys: tuple[str, ...]
+    values: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, mapping: Mapping[str, Any], shared: _Shared) -> _Items | None:
+        """Return the items of ``mapping``; None if it has none, as most."""
+        return cls(shared.one((*mapping,)), (*mapping.values(),)) if mapping else None
+
+
+def _refill(mapping: dict[str, Any], items: _Items | None) -> None:
     """Give ``mapping`` its items back, in their order; most have none, and stay so."""
     if mapping or items:
         mapping.clear()
-        mapping.update(items or {})
+        if items:
+            mapping.update(zip(items.keys, items.values, strict=True))
 
 
 def _named_tensors(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
@@ -119,48 +132,59 @@ def _named_tensors(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tens
 
 
 class _Kept:
-    """A tensor and where its values were: ``data`` holds its memory, should somebody give it another."""
+    """A tensor and where its values were: ``_held`` holds its memory, should somebody give it another.
 
-    __slots__ = ("_layout", "_memory", "_tensor", "data", "shape")
+    ``values`` has its values: the ``original`` if it has the same, so that they are held once, else a copy.
+    """
 
-    def __init__(self, tensor: Tensor, shared: _Shared) -> None:
-        self._tensor, self.data, self.shape = tensor, tensor.detach(), shared.one(tensor.shape)
-        self._memory = _memory(self.data)
-        self._layout = None if self._memory is None else shared.one((tensor.dtype, tensor.stride()))
+    __slots__ = ("_held", "_layout", "_memory", "_offset", "_shape", "tensor", "values")
 
-    def values_as_in(self, original: Tensor | None) -> Tensor:
-        """Return the values that it has: those of ``original`` if it has the same, so that they are held once."""
-        values = None if original is None else original.detach()
-        return values if values is not None and self._is_copy_of(values) else self.data.clone()
+    def __init__(self, tensor: Tensor, original: Tensor | None, shared: _Shared) -> None:
+        self.tensor, self._shape = tensor, shared.one(tensor.shape)
+        data = tensor.detach()
+        self._memory = _memory(data)
+        is_plain = self._memory is not None and type(data) is Tensor and not (data.is_conj() or data.is_neg())
+        self._layout: Any = None if self._memory is None else shared.one((tensor.dtype, tensor.stride()))
+        is_plain = is_plain and not data.is_quantized
+        self._held: Any = data.untyped_storage() if is_plain else data
+        self._offset = data.storage_offset() if is_plain else 0
 
-    def is_small(self, values: Tensor) -> bool:
+        self.values = original if original is not None and self._is_copy(data, original.detach()) else data.clone()
+
+    def is_small(self) -> bool:
         """Whether to compare it together with others."""
-        data = self.data
-        plain = self._is_like(values) and type(data) is Tensor
+        data = self.tensor.detach()
+        plain = _are_alike(data, self.values) and type(data) is Tensor
         plain = plain and data.dtype == torch.float32 and data.device.type == "cpu"
         return plain and self._memory is not None and 0 < data.numel() <= SMALL and data.is_contiguous()
 
-    def _is_copy_of(self, values: Tensor) -> bool:
+    def _is_copy(self, data: Tensor, values: Tensor) -> bool:
         is_own = self._memory is None or self._memory != _memory(values)
-        return is_own and _same(self.data, values if values.dtype == self.data.dtype else values.to(self.data.dtype))
+        return is_own and _same(data, values if values.dtype == data.dtype else values.to(data.dtype))
 
-    def _is_like(self, values: Tensor) -> bool:
-        return (self.data.dtype, self.data.device) == (values.dtype, values.device)
-
-    def restore(self, values: Tensor) -> None:
-        """Give it the memory that it had, and ``values``."""
+    def restore(self) -> None:
+        """Give it the memory and the values that it had."""
         if self.has_moved():
-            if self.data.shape != self.shape:  # resized in place
-                self.data.resize_(self.shape)
-            self._tensor.data = self.data
-        values = values if self._is_like(values) else values.to(self.data.dtype)
-        if not _same(self.data, values):
-            self.data.copy_(values)
+            self.tensor.data = self._data()
+        data, values = self.tensor.detach(), self.values.detach()
+        values = values if _are_alike(data, values) else values.to(data.dtype)
+        if not _same(data, values):
+            data.copy_(values)
+
+    def _data(self) -> Tensor:
+        if isinstance(self._held, Tensor):
+            if self._held.shape != self._shape:  # resized in place
+                self._held.resize_(self._shape)
+            return self._held
+        dtype, strides = self._layout
+        return torch.empty(0, dtype=dtype, device=self._held.device).set_(
+            self._held, self._offset, self._shape, strides
+        )
 
     def has_moved(self) -> bool:
         """Whether somebody has given it another memory, or another view of it."""
-        tensor = self._tensor
-        if tensor.shape != self.shape:
+        tensor = self.tensor
+        if tensor.shape != self._shape:
             return True
         if self._memory is None:
             return _memory(tensor) is not None
@@ -170,19 +194,20 @@ class _Kept:
             return True
 
 
-class _Together:
-    """Small tensors, which are compared all at once: one by one, each look takes longer than the comparison."""
+def _are_same(small: list[_Kept]) -> bool:
+    """Compare small tensors all at once: one by one, each look takes longer than the comparison."""
+    if any(kept.has_moved() for kept in small):
+        return False
+    now, before = [_flat(kept.tensor) for kept in small], [_flat(kept.values) for kept in small]
+    return not small or _same(torch.cat(now), torch.cat(before))
 
-    def __init__(self, tensors: list[tuple[_Kept, Tensor]]) -> None:
-        self._kept = [kept for kept, _ in tensors]
-        self._data = [one.data if one.data.dim() == 1 else one.data.view(-1) for one in self._kept]
-        self._values = torch.cat([values.reshape(-1) for _, values in tensors])
 
-    def restore(self) -> None:
-        if any(one.has_moved() for one in self._kept) or not _same(torch.cat(self._data), self._values):
-            parts = torch.split(self._values, [one.shape.numel() for one in self._kept])
-            for kept, values in zip(self._kept, parts, strict=True):
-                kept.restore(values.view(kept.shape))
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dim() == 1 else tensor.reshape(-1)
+
+
+def _are_alike(one: Tensor, other: Tensor) -> bool:
+    return (one.dtype, one.device) == (other.dtype, other.device)
 
 
 def _memory(tensor: Tensor) -> int | None:
