@@ -271,8 +271,11 @@ def test_whatever_runs_is_the_only_copy(inplace: bool) -> None:
 
 
 def observation(values: NDArray[np.float64]) -> Observation:
-    gradients = (WeightGradient(str(i), float(value), 1.0, 1, True) for i, value in enumerate(values))
-    return Observation({}, tuple(gradients), (), "sgd")
+    gradients = [
+        WeightGradient(name=str(place), relative=float(value), norm=1.0, numel=1, in_line=True)
+        for place, value in enumerate(values)
+    ]
+    return Observation({}, tuple(gradients), ())
 
 
 def test_the_deviation_is_that_of_two_least_squares_lines() -> None:
