@@ -3,11 +3,11 @@
     python -m experiments.memory [NETWORK ...]
 
 Each number is the peak resident memory of a fresh process, less what it held before the network was built: the median
-of three processes, of twelve in a small network, for two of those may differ by a tenth. Before the network is built, the process
-converts, calibrates and trains a network of four layers, for code that is first used is loaded then. The training is
-seven steps of SGD with momentum; the network keeps its normalization. ``plan`` and ``convert`` start from the network
-without gradients or optimizer, as people do. ``calibrate`` converts a network whose batch norms hold statistics, so
-that γ and β are fitted to it. Needs Linux (the kernel's account of a process), torchvision and
+of three processes, and of twelve in a small network, where two of them may differ by a tenth. Before the network is
+built, the process converts, calibrates and trains a network of four layers, for code that is first used is loaded then.
+The training is seven steps of SGD with momentum; the network keeps its normalization. ``plan`` and ``convert`` start
+from the network without gradients or optimizer, as people do. ``calibrate`` converts a network whose batch norms hold
+statistics, so that γ and β are fitted to it. Needs Linux (the kernel's account of a process), torchvision and
 segmentation-models-pytorch.
 """
 
