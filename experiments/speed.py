@@ -1,7 +1,7 @@
 """How long planning takes and how much memory, against one training step of the same batch, in one run.
 
     python -m experiments.speed run [PART]     # measures what is not measured yet; PART of a network's name
-    python -m experiments.speed report         # writes the tables of docs/evidence.md
+    python -m experiments.speed report         # writes the table of docs/evidence.md
 
 Time: `plan` over one forward and backward pass of the same batch, in processor time and taken in turn, so that other
 work on the machine counts for little. Before that, a network of three layers is planned and trained, for code that is
@@ -17,7 +17,7 @@ import time
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from cyclopts import App
@@ -28,12 +28,12 @@ import idealgroups as ig
 from experiments.common.cost import planning_cost, step_seconds
 from experiments.common.jsonl import append_records, load_records
 from experiments.common.markdown import replace_section, table
-from experiments.memory import Network, OwnForward, of_torchvision, peak
+from experiments.memory import TASKS, Network, OwnForward, of_torchvision, peak
 from idealgroups.measuring.loss import random_projection
 from idealgroups.synthetic import synthetic
 
 app = App(help=__doc__)
-RESULTS = Path(__file__).with_suffix(".jsonl")
+TIMES, MEMORY = (Path(__file__).with_name(name) for name in ("speed.jsonl", "speed-memory.jsonl"))
 REPORT = Path(__file__).parents[1] / "docs" / "evidence.md"
 PAIRS = 3
 """Plans of a network, each between steps of its own; the median counts."""
@@ -72,8 +72,8 @@ NETWORKS: dict[str, Network] = {
 }
 
 
-def measure(name: str) -> dict[str, Any]:
-    """Return the record of a network."""
+def measure_time(name: str) -> dict[str, Any]:
+    """Return the record of how long planning a network takes."""
     network = NETWORKS[name]
     torch.manual_seed(0)
     model, inputs = network.build()
@@ -96,13 +96,11 @@ def measure(name: str) -> dict[str, Any]:
         steps.append(_best(model, inputs, loss))
     del model
     ratios = [made / ((before + after) / 2) for made, before, after in zip(plans, steps, steps[1:], strict=False)]
-    memory = peak("plan", network) / peak("train", network)
     return {
         "network": name,
         "passes": passes,
         "seconds": round(median(steps), 3),
         "ratios": [round(ratio, 2) for ratio in ratios],
-        "memory": round(memory, 3),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
@@ -112,30 +110,51 @@ def _best(model: nn.Module, inputs: Any, loss: Any) -> float:
     return min(step_seconds(model, inputs, loss) for _ in range(2))
 
 
+def measure_memory(name: str) -> dict[str, Any]:
+    """Return the record of a network's peaks: training in MiB, the others as a share of it.
+
+    ``calibrate`` is None where nothing can be calibrated: there is no batch norm with statistics.
+    """
+    network = NETWORKS[name]
+    training = peak("train", network)
+    record: dict[str, Any] = {"network": name, "training": round(training / 2**20, 1)}
+    for task in TASKS[1:]:
+        try:
+            record[task] = round(peak(task, network) / training, 3)
+        except ig.IdealGroupsError:
+            record[task] = None
+    return record
+
+
 @app.command
-def run(part: str = "", *, results: Path = RESULTS) -> None:
-    """Measure what is not measured yet, and print all ratios.
+def run(part: str = "", *, only: Literal["time", "memory", "both"] = "both") -> None:
+    """Measure what is not measured yet, and print all ratios. Remove a file of records to measure anew.
 
     Args:
         part: of the names of the networks to measure.
-        results: where the records go.
+        only: what to measure; memory may be measured beside other work, time may not.
     """
-    done = {record["network"] for record in load_records(results)}
-    for name in track([name for name in NETWORKS if part in name and name not in done], description="measuring"):
-        append_records(results, [measure(name)])
-    print(tables(load_records(results)))
+    for what, measure, file in (("time", measure_time, TIMES), ("memory", measure_memory, MEMORY)):
+        if only in (what, "both"):
+            done = {record["network"] for record in load_records(file)}
+            todo = [name for name in NETWORKS if part in name and name not in done]
+            for name in track(todo, description=f"measuring {what}"):
+                append_records(file, [measure(name)])
+    print(tables(load_records(TIMES), load_records(MEMORY)))
 
 
 @app.command
 def report() -> None:
     """Write the table."""
-    replace_section(REPORT, "speed", tables(load_records(RESULTS)))
+    replace_section(REPORT, "speed", tables(load_records(TIMES), load_records(MEMORY)))
 
 
-def tables(records: list[dict[str, Any]]) -> str:
-    """Return all ratios, and the median and the largest over networks."""
+def tables(times: list[dict[str, Any]], memory: list[dict[str, Any]]) -> str:
+    """Return all ratios of the networks that have both records, and the median and the largest over networks."""
+    peaks = {record["network"]: record for record in memory}
     order = {name: number for number, name in enumerate(NETWORKS)}
-    records = sorted(records, key=lambda r: order[r["network"]])
+    records = [record | peaks[record["network"]] for record in times if record["network"] in peaks]
+    records.sort(key=lambda r: order[r["network"]])
     rows = [
         (
             r["network"],
@@ -143,26 +162,34 @@ def tables(records: list[dict[str, Any]]) -> str:
             r["passes"],
             f"{median(r['ratios']):.1f}",
             f"{min(r['ratios']):.1f} to {max(r['ratios']):.1f}",
-            f"{r['memory']:.2f}",
+            f"{r['training']:.0f}",
+            *("–" if r[task] is None else f"{r[task]:.2f}" for task in TASKS[1:]),
         )
         for r in records
     ]
-    times, memory = [median(r["ratios"]) for r in records], [r["memory"] for r in records]
+    ratios = [median(r["ratios"]) for r in records]
     over = [r["network"] for r in records if median(r["ratios"]) > 12]
-    above = [r["network"] for r in records if r["memory"] > 1.1]
     head = (
         "network",
         "s a forward + backward",
         "passes",
         "plan / (forward + backward)",
         "range",
-        "plan / training, memory",
+        "training, MiB",
+        *(f"{task} / training" for task in TASKS[1:]),
     )
-    return (
-        f"{table(head, rows)}\n\nOver {len(records)} networks: {median(times):.1f} forward + backward passes in the "
-        f"median, {max(times):.1f} at most, above 12 in {len(over)}{_listed(over)}; memory {median(memory):.2f} in the "
-        f"median, {max(memory):.2f} at most, above 1.1 in {len(above)}{_listed(above)}."
-    )
+    lines = [
+        f"{table(head, rows)}\n\nOver {len(records)} networks: {median(ratios):.1f} forward + backward passes in the "
+        f"median, {max(ratios):.1f} at most, above 12 in {len(over)}{_listed(over)}. Memory:"
+    ]
+    for task in TASKS[1:]:
+        found = {r["network"]: r[task] for r in records if r[task] is not None}
+        above = [name for name, share in found.items() if share > 1.1]
+        lines.append(
+            f"{task} {median(found.values()):.2f} in the median, {max(found.values()):.2f} at most, "
+            f"above 1.1 in {len(above)}{_listed(above)}{'.' if task == TASKS[-1] else ';'}"
+        )
+    return " ".join(lines)
 
 
 def _listed(names: list[str]) -> str:

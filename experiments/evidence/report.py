@@ -16,6 +16,7 @@ from experiments.study.data import SERIES
 from experiments.study.diffusion import SUFFIX as NOISE
 from experiments.study.federated import FEDERATED
 from experiments.study.private import is_private
+from experiments.study.stats import bootstrap_interval
 from experiments.study.store import Result
 from experiments.study.tables import Arms
 
@@ -213,9 +214,22 @@ def regret_table(found: Arms) -> Table:
         spread = [max(value for name, value in each.items() if name in RANKED and name != "instance") for each in above]
         note += (
             " How far the worst choice lies above the best, leaving out instance norm: "
-            f"{min(spread):.1f} to {max(spread):.1f}%. {_without_one(above)}"
+            f"{min(spread):.1f} to {max(spread):.1f}%. {_without_one(above)}{_one_number_or_many(above)}"
         )
     return Table("Regret, %", ("choice", "mean", "median", "worst", "where"), tuple(body), note)
+
+
+def _one_number_or_many(above: Sequence[Mapping[str, float]]) -> str:
+    """How far the plan lies from one number for all layers, over arms."""
+    apart = [each[OURS] - each[ONE_NUMBER] for each in above if OURS in each and ONE_NUMBER in each]
+    if not apart:
+        return ""
+    found = bootstrap_interval(apart)
+    mean, low, high = (minus(f"{value:+.1f}") for value in (found.mean, found.low, found.high))
+    return (
+        f" {OURS} less {ONE_NUMBER}: {mean} points in the mean, {low} to {high} by 95% of bootstrap samples of arms; "
+        f"ahead in {sum(value < 0 for value in apart)} arms, behind in {sum(value > 0 for value in apart)}."
+    )
 
 
 def _without_one(above: Sequence[Mapping[str, float]]) -> str:

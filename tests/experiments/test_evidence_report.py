@@ -146,6 +146,7 @@ def test_the_figure_has_every_choice_of_every_arm() -> None:
 def test_whether_the_least_mean_hangs_on_one_arm() -> None:
     text = report(read_results([PARTS.parent / "runs"]))
     assert "the least mean has isometric 5 times, uniform 14 times" in text
+    assert "−3.9 to +8.0 by 95% of bootstrap samples of arms; ahead in 13 arms, behind in 6." in text
 
 
 def test_the_readme_tells_what_the_finished_arms_found() -> None:
@@ -187,6 +188,9 @@ def test_the_page_has_the_numbers_of_the_report() -> None:
     assert f"{middle['uniform']:.1f}" == f"{middle['channels-4']:.1f}" == f"{second:.1f}"
     assert rows("Regret, %")["isometric"][:3] == [f"{of['isometric']:.2f}" for of in (mean, middle, worst)]
     assert f"{mean['isometric']:.1f}% against {mean['uniform']:.1f}% of `uniform`" in page
+    apart = re.search(r"uniform: \S+ points in the mean, (\S+) to (\S+) by", text)
+    assert apart
+    assert f"a 95% interval from {apart[1]} to {apart[2]} points" in " ".join(page.split())
     assert f"That is `uniform` with {worst['uniform']:.0f}%. The plan is {worst['isometric']:.0f}% above" in page
     ours, one_number, habit = (kinds["kind"].index(name) for name in ("isometric", "uniform", "fixed-32"))
     small, private = kinds["batches of 1 and 2"], kinds["private"]
