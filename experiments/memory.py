@@ -36,7 +36,7 @@ app = App(help=__doc__)
 
 TASKS = ("train", "plan", "convert", "calibrate")
 
-PROCESSES, MORE, SMALL = 3, 9, 64 * 2**20
+PROCESSES, MORE, SMALL = 3, 9, 32 * 2**20
 """Of how many fresh processes a peak is the median, and of how many more where it is small, in bytes: their peaks
 differ by up to 2 MiB, by where the allocator leaves free memory between tensors."""
 

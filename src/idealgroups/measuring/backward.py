@@ -17,6 +17,8 @@ from .prepare import Weight
 _BLOCK = 1024
 _LARGE = 1 << 18
 """Values from which on summing up in blocks is faster than in double precision."""
+_PIECE = 1 << 15
+"""Values that are summed up in double precision at once, for it takes a copy of them in that precision."""
 _TINY = 1e-15
 """Squares of values below this lose digits in single precision."""
 
@@ -90,11 +92,18 @@ def norm(x: Tensor) -> Tensor:
         sizes = torch.cat(
             [torch.linalg.vector_norm(blocks.view(-1, _BLOCK), dim=1), torch.linalg.vector_norm(rest)[None]]
         )
-        size: Tensor = torch.linalg.vector_norm(sizes, dtype=torch.float64)
+        size = _exact(sizes)
         if torch.isfinite(size) and size > _TINY * x.numel() ** 0.5:
             return size
-    exact: Tensor = torch.linalg.vector_norm(x, dtype=torch.float64)
-    return exact
+    if x.is_contiguous() and x.numel() > _PIECE:
+        sizes = torch.stack([_exact(piece) for piece in torch.split(x.flatten(), _PIECE)])
+        return _exact(sizes)
+    return _exact(x)
+
+
+def _exact(x: Tensor) -> Tensor:
+    size: Tensor = torch.linalg.vector_norm(x, dtype=torch.float64)
+    return size
 
 
 def numbers(scalars: Sequence[Tensor]) -> list[float]:
