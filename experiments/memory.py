@@ -38,7 +38,7 @@ TASKS = ("train", "plan", "convert", "calibrate")
 
 PROCESSES, MORE, SMALL = 3, 9, 32 * 2**20
 """Of how many fresh processes a peak is the median, and of how many more where it is small, in bytes: their peaks
-differ by up to 2 MiB, by where the allocator leaves free memory between tensors."""
+differ by up to 3 MiB, by where the allocator leaves free memory between tensors."""
 
 STEPS = 7
 """How many steps the training takes: about as many as a plan takes passes, for the free memory between tensors that the

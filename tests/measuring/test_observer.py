@@ -453,7 +453,7 @@ def test_checkpointed_models_do_not_count_twice() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1.0, 1e20, 1e30])
-@pytest.mark.parametrize("shape", [(7,), (64, 100), (5, 1024), (2000, 3)])
+@pytest.mark.parametrize("shape", [(7,), (64, 100), (5, 1024), (2000, 3), (300, 301), (600, 601)])
 def test_the_norm_is_exact_at_every_scale(scale: float, shape: tuple[int, ...]) -> None:
     x = torch.randn(shape) * scale
     expected = float(x.double().square().sum().sqrt())

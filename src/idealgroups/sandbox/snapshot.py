@@ -60,7 +60,7 @@ class Snapshot:
         for container, items in self._full:
             container.clear()
             (container.extend if hasattr(container, "extend") else container.update)(items)
-        for kept in self._large if _are_same(self._small) else [*self._large, *self._small]:
+        for kept in self._large if _unchanged(self._small) else [*self._large, *self._small]:
             kept.restore()
         for some, requires_grad in ((self._trained, True), (self._frozen, False)):
             for parameter in some:
@@ -194,7 +194,7 @@ class _Kept:
             return True
 
 
-def _are_same(small: list[_Kept]) -> bool:
+def _unchanged(small: list[_Kept]) -> bool:
     """Compare small tensors all at once: one by one, each look takes longer than the comparison."""
     if any(kept.has_moved() for kept in small):
         return False
