@@ -14,13 +14,15 @@ from torch import nn
 
 from .conversion.matching import match
 from .conversion.trained import outside, trained_norms
-from .errors import IdealGroupsError, NoNormalizationError
+from .errors import IdealGroupsError
 from .fingerprint import fingerprint
+from .measuring.function_calls import advice
 from .measuring.loss import Loss
 from .measuring.observation import Observation, Optimizer, Structure
 from .measuring.observer import Observer
 from .norms.purpose import remarks
 from .norms.twins import find_twins
+from .nothing import no_normalization
 from .progress import Steps
 from .records import Gradients, NotUnderstood, Site
 from .results import Measurement, Plan
@@ -149,7 +151,7 @@ class Survey:
         started = time.perf_counter()
         observer = self._observer
         if not observer.norms:
-            self._refuse_without_norms()
+            raise no_normalization(self._model, observer.found, observer.functional_norms())
         self.patterns.check(observer.found.names)
         structure, before = observer.survey()
         every = _facts(observer, structure)
@@ -277,15 +279,6 @@ class Survey:
             fingerprint=self._fingerprint,
         )
 
-    def _refuse_without_norms(self) -> None:
-        model = self._model
-        odd = [f"{name} ({type(model.get_submodule(name)).__name__})" for name in self._observer.found.odd]
-        found = f"; not understood: {', '.join(odd[:3])}" if odd else ""
-        raise NoNormalizationError(
-            f"{type(model).__name__} has no normalization layer over channels, so there is no number of groups to "
-            f"plan{found}; group, batch, instance and channel-wise layer norms are understood."
-        )
-
 
 def _share(seen: Observation, observer: Observer) -> float:
     """Return which share of the parameters' values, without embeddings and norms, had a gradient that was measured."""
@@ -321,9 +314,7 @@ def _not_understood(
 ) -> tuple[NotUnderstood, ...]:
     odd = observer.found.odd
     missed = [
-        NotUnderstood(
-            name=name, why=f"calls {function} itself; make it a module, for a function's groups cannot be replaced"
-        )
+        NotUnderstood(name=name, why=advice(function))
         for name, function in structure.functional.items()
         if name not in odd
     ]

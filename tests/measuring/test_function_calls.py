@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idealgroups.errors import InternalError
+import idealgroups as ig
+from idealgroups.errors import InternalError, NoNormalizationError
 from idealgroups.measuring.function_calls import NoDropout, unseen
+from idealgroups.measuring.shapes import without_values
 
 ONES = torch.ones(2, 3)
 
@@ -22,6 +26,7 @@ ONES = torch.ones(2, 3)
         (lambda: F.alpha_dropout(ONES, 0.5), False),
         (lambda: F.alpha_dropout(ONES, 0.5, True), True),
         (lambda: F.feature_alpha_dropout(input=ONES, training=True), True),
+        (lambda: torch.ops.aten.dropout.default(ONES, 0.5, True), True),
         (lambda: nn.Dropout(0.5)(ONES), True),
         (lambda: nn.Dropout(0.5).eval()(ONES), False),
     ],
@@ -54,3 +59,87 @@ def test_a_fault_in_code_of_our_own_is_ours() -> None:
         raise KeyError("x")
     with NoDropout():
         assert torch.equal(F.dropout(ONES, 1.0), ONES)
+
+
+class ByFunction(nn.Module):
+    """Normalizes by ``function``, with γ and β and statistics of its own."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+        self.weight, self.bias = nn.Parameter(torch.ones(8)), nn.Parameter(torch.zeros(8))
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalize, classify."""
+        return self.head(self.function(self.conv(x), self.weight, self.bias).relu().mean((2, 3)))
+
+
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.batch_norm(x, None, None, weight, bias, training=True)
+
+
+def group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.group_norm(x, 4, weight, bias)
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.instance_norm(x, weight=weight, bias=bias)
+
+
+def of_an_exported_graph(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.ops.aten.batch_norm.default(x, weight, bias, None, None, True, 0.1, 1e-5, False)
+
+
+CALLS = {
+    batch_norm: "calls F.batch_norm itself; make it a module, for a function's groups cannot be replaced",
+    group_norm: "calls torch.group_norm itself; make it a module, for a function's groups cannot be replaced",
+    instance_norm: "calls F.instance_norm itself; make it a module, for a function's groups cannot be replaced",
+    of_an_exported_graph: "calls aten.batch_norm, as exported graphs do; plan and convert the network before "
+    "torch.export",
+}
+IMAGES = torch.randn(2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("function", CALLS)
+@pytest.mark.parametrize("strategy", ["isometric", "block"])
+def test_a_network_that_normalizes_by_functions_alone_is_told_so(
+    function: Callable[..., Tensor], strategy: str
+) -> None:
+    models = [ByFunction(function)]
+    if strategy == "block":
+        with without_values():
+            models.append(ByFunction(function))
+    for model in models:
+        with pytest.raises(NoNormalizationError) as error:
+            ig.plan(model, IMAGES, strategy=strategy)
+        assert str(error.value) == (
+            "ByFunction has no normalization layer over channels, so there is no number of groups to plan; "
+            f"not understood: ByFunction {CALLS[function]}."
+        )
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_a_plan_from_shapes_names_functions_that_normalize_as_a_measured_one_does(
+    function: Callable[..., Tensor],
+) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), ByFunction(function))
+
+    with without_values():
+        fake = build()
+    plans = [ig.plan(model, IMAGES, strategy="block") for model in (build(), fake)]
+    for plan in plans:
+        assert [(missed.name, missed.why) for missed in plan.not_understood] == [("2", CALLS[function])]
+
+
+def test_an_exported_graph_is_told_to_be_planned_before() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 2)).eval()
+    exported = torch.export.export(network, (IMAGES,)).module()
+    with pytest.raises(NoNormalizationError, match=r"aten\.batch_norm, as exported graphs do; plan .* before torch"):
+        ig.plan(exported, IMAGES)
+
+
+def test_without_a_layer_to_plan_what_a_model_raises_does_not_hide_that() -> None:
+    with pytest.raises(NoNormalizationError, match=r"^Conv2d has no normalization layer .* are understood"):
+        ig.plan(nn.Conv2d(5, 2, 1), IMAGES)

@@ -164,6 +164,28 @@ def test_a_compiled_function_is_refused() -> None:
         copy_model(model)
 
 
+def test_a_function_that_is_kept_from_compiling_is_copied_like_any_other() -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+            self.plainly = torch.compiler.disable(self.apply_linear)
+
+        def apply_linear(self, x: Tensor) -> Tensor:
+            return self.linear(x)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.plainly(x)
+
+    model = Keeps()
+    twin = copy_model(model)
+    nn.init.zeros_(twin.linear.weight)
+    nn.init.zeros_(twin.linear.bias)
+    x = torch.randn(3, 2)
+    assert not twin(x).any()
+    assert model(x).any()
+
+
 def test_buffers_that_share_memory_share_that_of_the_copy() -> None:
     class Shares(nn.Module):
         whole: Tensor

@@ -12,20 +12,37 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import internal
+from .trace import Trace
 
-_NORMS = {
+_NORMS: dict[Callable[..., Any], str] = {
     F.group_norm: "F.group_norm",
     torch.group_norm: "torch.group_norm",
     F.batch_norm: "F.batch_norm",
     torch.batch_norm: "torch.batch_norm",
     F.instance_norm: "F.instance_norm",
     torch.instance_norm: "torch.instance_norm",
+    # What the graph of torch.export calls.
+    torch.ops.aten.group_norm.default: "aten.group_norm",
+    torch.ops.aten.batch_norm.default: "aten.batch_norm",
+    torch.ops.aten.instance_norm.default: "aten.instance_norm",
 }
-_DROPOUTS = {
+_DROPOUTS: dict[Callable[..., Any], bool] = {
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), True),
     **dict.fromkeys((F.alpha_dropout, F.feature_alpha_dropout), False),
+    **dict.fromkeys((torch.ops.aten.dropout.default, torch.ops.aten.feature_dropout.default), True),
 }
 """{function: its default of ``training``, the third argument}."""
+
+
+def advice(function: str) -> str:
+    """Return what to say of a module that calls ``function`` to normalize.
+
+    >>> advice("F.group_norm")
+    "calls F.group_norm itself; make it a module, for a function's groups cannot be replaced"
+    """
+    if function.startswith("aten."):
+        return f"calls {function}, as exported graphs do; plan and convert the network before torch.export"
+    return f"calls {function} itself; make it a module, for a function's groups cannot be replaced"
 
 
 class unseen(internal):  # noqa: N801
@@ -82,14 +99,14 @@ class FunctionalNorms(NoDropout):
     ``found``: {module that calls it: function}.
 
     Args:
-        running: returns name and module of the innermost module that is running, or None.
+        trace: which follows the pass and knows the innermost module that is running.
         known: names of the normalization layers, which call these functions themselves.
     """
 
-    def __init__(self, running: Callable[[], tuple[str, nn.Module] | None], known: Iterable[str]) -> None:
+    def __init__(self, trace: Trace, known: Iterable[str]) -> None:
         super().__init__()
         self.found: dict[str, str] = {}
-        self._running = running
+        self._trace = trace
         self._known = frozenset(known)
 
     def __torch_function__(
@@ -102,10 +119,9 @@ class FunctionalNorms(NoDropout):
         kwargs = kwargs or {}
         if func in _DROPOUTS:
             return self._without(func, args, kwargs)
-        if func in _NORMS and (inside := self._running()) is not None:
-            name, module = inside
+        if func in _NORMS and (inside := self._trace.innermost) is not None:
             # Weight-standardized layers normalize their weight by F.batch_norm; that is no layer of its own.
-            own_weight = isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
-            if name not in self._known and not own_weight:
-                self.found.setdefault(name or type(module).__name__, _NORMS[func])
+            own_weight = isinstance(inside.module, nn.modules.conv._ConvNd | nn.Linear)
+            if inside.name not in self._known and not own_weight:
+                self.found.setdefault(inside.name or type(inside.module).__name__, _NORMS[func])
         return func(*args, **kwargs)

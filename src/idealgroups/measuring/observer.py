@@ -157,7 +157,7 @@ class Observer:
     def survey(self) -> tuple[Structure, Observation]:
         """Run the model as it is; return which norms run, on how many positions, and which weights feed them."""
         trace, feeds = Trace(), Feeds()
-        functional = FunctionalNorms(lambda: (at.name, at.module) if (at := trace.innermost) else None, self.norms)
+        functional = FunctionalNorms(trace, self.norms)
         seen = self._surveyed = self._run(_Pass(Calls({}, False), trace), functional, feeds)
         self._has_dropout = functional.used
         calls = {name: counts for name, counts in seen.calls.positions.items() if name not in seen.calls.odd}
@@ -172,6 +172,13 @@ class Observer:
             output=seen.output,
         )
         return survey, self._observation(seen)
+
+    def functional_norms(self) -> Mapping[str, str]:
+        """Return which modules normalize by calling a function; none where the model cannot run on these inputs."""
+        try:
+            return self.survey()[0].functional
+        except IdealGroupsError:
+            return {}
 
     def observe(self, groups: Mapping[str, int] | None, with_curves: bool = False) -> Observation:
         """Run one forward and one backward pass with these numbers of groups; layers not named stay as they are.

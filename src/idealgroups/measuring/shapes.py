@@ -18,8 +18,10 @@ from ..sandbox.calling import call_model, describe
 from ..sandbox.supported import refuse_unsupported
 from ..sandbox.tree import tree_map
 from .feeds import Feeds
+from .function_calls import FunctionalNorms
 from .observation import Structure
 from .prepare import find_weights
+from .trace import Trace
 
 
 def without_values() -> FakeTensorMode:
@@ -67,6 +69,9 @@ def survey_shapes(
         inputs = tree_map(lambda leaf: _shape_of(leaf, fake) if isinstance(leaf, Tensor) else leaf, example_inputs)
         modules = dict(twin.named_modules())
         stack.enter_context(feeds.follow(modules, [weight.owner for weight in find_weights(twin, found)]))
+        trace = Trace()
+        functional = stack.enter_context(FunctionalNorms(trace, found.norms))
+        stack.enter_context(trace.follow(modules, lambda stranger: None))
         for name in found.norms:
             stack.callback(_note_calls(name, modules[name], positions, feeds).remove)
         try:
@@ -81,7 +86,7 @@ def survey_shapes(
         positions={name: min(counts) for name, counts in positions.items()},
         flat=frozenset(name for name, counts in positions.items() if max(counts) == 1),
         weights=feeds.weights(positions),
-        functional={},
+        functional=functional.found,
         silent_norms=tuple(name for name in found.norms if name not in positions),
         odd={},
         output=output,

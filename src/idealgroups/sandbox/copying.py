@@ -160,13 +160,14 @@ def _state(module: nn.Module) -> dict[str, Any] | None:
 
 
 def _refuse_compiled_functions(modules: Mapping[str, nn.Module]) -> None:
-    """A compiled function runs the layers it was compiled with, also in a copy."""
+    """A compiled function runs the layers it was compiled with, also in a copy; ``torch.compiler.disable`` does not."""
     for name, module in modules.items():
         for key, value in attributes(module):
-            if hasattr(value, "_torchdynamo_orig_callable"):
+            wrapped = hasattr(value, "_torchdynamo_orig_callable")
+            if wrapped and not getattr(value, "_torchdynamo_disable", False):
                 raise IdealGroupsError(
-                    f"{f'{name}.{key}' if name else key} is a compiled function, so a copy would run the original's "
-                    "layers; plan and convert the network before torch.compile."
+                    f"{f'{name}.{key}' if name else key} is a compiled function, which a copy of the model would share "
+                    "with the original; plan and convert the network before torch.compile."
                 )
 
 
