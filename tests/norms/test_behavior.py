@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -264,6 +265,43 @@ class HandLayerNorm(Affine):
         return self.weight * (x - mean) / ((x - mean).pow(2).mean(-1, keepdim=True) + 1e-12).sqrt() + self.bias
 
 
+class GraphNorm(Affine):
+    """As in torch_geometric: over the nodes of a graph, which are the rows; with a share of the mean to take off."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.mean_scale = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x - x.mean(0, keepdim=True) * self.mean_scale
+        return self.weight * y / (y.pow(2).mean(0, keepdim=True) + 1e-5).sqrt() + self.bias
+
+
+class BatchNormOfLast(Affine):
+    """Over samples and positions of (N, L, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = tuple(range(x.ndim - 1))
+        y = (x - x.mean(axes)) / (x.var(axes, unbiased=False) + 1e-5).sqrt()
+        return y * self.weight + self.bias
+
+
+class OverTime(Affine):
+    """RevIN: each channel of a series (N, L, C) over its length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+        return y * self.weight + self.bias
+
+
+class GroupsOfLast(Affine):
+    """Group norm of (N, …, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.group_norm(x.movedim(-1, 1), 2).movedim(1, -1)
+        return y * self.weight + self.bias
+
+
 class LayerScale(Affine):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight.reshape(-1, *[1] * (x.ndim - 2))
@@ -305,7 +343,7 @@ class Raises(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("layer", [BatchRenorm(8), UnbiasedBatchNorm(8)])
+@pytest.mark.parametrize("layer", [BatchRenorm(8), UnbiasedBatchNorm(8), GraphNorm(8), GraphNorm(2)])
 def test_layers_that_couple_samples_in_their_own_way_are_named(layer: nn.Module) -> None:
     assert "couples" in inventory(layer).odd[""]
 
@@ -328,6 +366,23 @@ def test_normalization_of_the_last_dimension_is_for_tokens(layer: nn.Module) -> 
 @pytest.mark.parametrize("layer", [LayerScale(8), Sign(8), Positions(8), FlatConvolution(8), Raises(), nn.PReLU(8)])
 def test_layers_that_do_not_normalize_are_none_of_these(layer: nn.Module) -> None:
     assert not inventory(layer).names
+
+
+@pytest.mark.parametrize("kind", [BatchNormOfLast, OverTime, GroupsOfLast])
+def test_what_normalizes_more_than_one_position_of_the_last_dimension_is_none_of_tokens(
+    kind: Callable[[int], nn.Module],
+) -> None:
+    """On (N, C) they stand for a usual layer; on (N, L, C) they are named and left."""
+    flat = nn.Sequential(nn.Linear(8, 8), kind(8), nn.ReLU(), nn.Linear(8, 8))
+    assert not inventory(flat).tokens
+    assert ig.plan(flat, torch.randn(4, 8)).num_groups.keys() == {"1"}
+    with pytest.raises(ig.IdealGroupsError, match="no normalization layer can be planned: 1 has 8 channels but got an"):
+        ig.plan(flat, torch.randn(4, 5, 8))
+    model = nn.Sequential(nn.Conv1d(5, 5, 3, padding=1), nn.GroupNorm(1, 5), nn.ReLU(), flat)
+    with pytest.warns(UserWarning, match=r"3\.1 stays as it is because it has 8 channels"):
+        converted, plan = ig.convert(model, torch.randn(4, 5, 8))
+    assert [missed.name for missed in plan.not_understood] == ["3.1"]
+    assert type(converted[3][1]) is kind
 
 
 def test_a_layer_is_tried_once_however_often_it_stands_in_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

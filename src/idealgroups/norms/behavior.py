@@ -96,23 +96,33 @@ def mixes_samples(twin: nn.Module, x: Tensor) -> bool:
     return not torch.allclose(y[1:], z[1:], rtol=1e-3, atol=1e-3 * float(y.abs().max()))
 
 
+def _mixes_positions(twin: nn.Module, x: Tensor) -> bool:
+    """Whether a change of the vector at the first position of an ``x`` (N, …, C) changes the output anywhere else."""
+    other = x.clone().flatten(0, -2)
+    other[0] = 3 * other[0].flip(0) + 1
+    y, z = run(twin, x, training=True), run(twin, other.reshape(x.shape), training=True)
+    if isinstance(y, str) or isinstance(z, str):
+        return False
+    y, z = y.flatten(0, -2), z.flatten(0, -2)
+    return not torch.allclose(y[1:], z[1:], rtol=1e-3, atol=1e-3 * float(y.abs().max()))
+
+
 def _identify(
     module: nn.Module, twin: nn.Module, later: nn.Module, channels: int, after: tuple[str, ...]
 ) -> Norm | Odd | None:
     kind = type(module).__name__
-    inputs = [example(shape) for shape in last_shapes(channels)]
-    if any(normalizes(twin, x) for x in inputs):
+    last = [x for shape in last_shapes(channels) if normalizes(twin, x := example(shape))]
+    if last and not any(_mixes_positions(twin, x) for x in last):
         return Odd(f"{kind} normalizes the last dimension, not the channels of (N, C, …)", last=True)
     inputs = [x for x in map(example, first_shapes(channels)) if isinstance(run(twin, x, training=True), Tensor)]
-    if not inputs:
-        return None
     # Two channels at one position become 1 and -1, which no small change of the input changes.
-    if channels > 2 and not any(normalizes(twin, x) or normalizes(later, x) for x in inputs):
+    first = any(channels <= 2 or normalizes(twin, x) or normalizes(later, x) for x in inputs)
+    if not first and not last:
         return None
-    norm = _as_standard(later, kind, channels, inputs, after)
-    if norm is not None or channels <= 2:
+    norm = _as_standard(later, kind, channels, inputs, after) if first else None
+    if norm is not None or (channels <= 2 and not last):
         return norm
-    if any(mixes_samples(twin, x) for x in inputs):
+    if any(mixes_samples(twin, x) for x in (*last, *inputs)):
         return Odd(f"{kind} normalizes over the samples of a batch in a way of its own, which couples them")
     return Odd(f"{kind} normalizes in a way of its own, which no group norm stands for")
 

@@ -29,7 +29,7 @@ def first_shapes(channels: int) -> list[torch.Size]:
 def last_shapes(channels: int) -> list[torch.Size]:
     """Shapes (N, …, C), which a layer over the channels of (N, C, …) does not take; none for one channel."""
     samples = 3 if channels != 3 else 5
-    height, width = (2, 4) if channels not in (2, 4) else (6, 7)
+    height, width = (4, 5) if channels not in (4, 5) else (6, 7)  # two positions, normalized, are always 1 and -1
     return [torch.Size((samples, height, channels)), torch.Size((samples, height, width, channels))] * (channels > 1)
 
 
