@@ -19,11 +19,13 @@ def no_normalization(model: nn.Module, found: Inventory, functional: Mapping[str
         found: what its modules are.
         functional: {module: function by which it normalizes}.
     """
-    odd = [f"{name} ({type(model.get_submodule(name)).__name__})" for name in found.odd]
-    odd += [f"{name} {advice(function)}" for name, function in functional.items() if name not in found.odd]
-    why = f"; not understood: {', '.join(odd[:3])}" if odd else ""
-    known = "" if functional else "; group, batch, instance and channel-wise layer norms are understood"
+    missed = {name: f"{name}: {why}" for name, why in found.odd.items()}
+    missed |= {name: f"{name} {advice(function)}" for name, function in functional.items() if name not in missed}
+    why = "group, batch, instance and channel-wise layer norms are understood"
+    if missed:
+        first, *others = missed.values()
+        why = f"not understood: {first}{f' ({len(others)} more)' if others else ''}"
     return NoNormalizationError(
-        f"{type(model).__name__} has no normalization layer over channels, so there is no number of groups to plan"
-        f"{why}{known}."
+        f"{type(model).__name__} has no normalization layer over channels, so there is no number of groups to plan; "
+        f"{why}."
     )

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import idealgroups as ig
 from hand_plans import plan_for
+from idealgroups.errors import NoNormalizationError
 from idealgroups.measuring.prepare import find_weights
 from idealgroups.norms import Norm, inventory
 from idealgroups.norms.textbook import deviation_from_textbook
@@ -366,6 +367,16 @@ def test_normalization_of_the_last_dimension_is_for_tokens(layer: nn.Module) -> 
 @pytest.mark.parametrize("layer", [LayerScale(8), Sign(8), Positions(8), FlatConvolution(8), Raises(), nn.PReLU(8)])
 def test_layers_that_do_not_normalize_are_none_of_these(layer: nn.Module) -> None:
     assert not inventory(layer).names
+
+
+def test_a_network_with_nothing_but_layers_that_are_not_understood_is_told_why() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), LengthNorm(8), nn.Conv2d(8, 8, 3), UnbiasedBatchNorm(8))
+    with pytest.raises(NoNormalizationError) as error:
+        ig.plan(model, torch.randn(2, 3, 8, 8))
+    assert str(error.value) == (
+        "Sequential has no normalization layer over channels, so there is no number of groups to plan; not understood: "
+        "1: LengthNorm normalizes in a way of its own, which no group norm stands for (1 more)."
+    )
 
 
 @pytest.mark.parametrize("kind", [BatchNormOfLast, OverTime, GroupsOfLast])
