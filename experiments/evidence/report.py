@@ -21,6 +21,7 @@ from experiments.study.store import Result
 from experiments.study.tables import Arms
 
 from .parts import PARTS, Progress, progress
+from .sizes import sizes_table
 
 OURS, ONE_NUMBER, HABIT = "isometric", "uniform", "fixed-32"
 RANKED = (OURS, ONE_NUMBER, "block", HABIT, "gcd-32", "channels-4", "channels-16", "layer", "instance")
@@ -47,6 +48,7 @@ def report(results: Sequence[Result], parts: Path = PARTS, *, goals: bool = True
         *precision_tables(found, results),
         regret_table(found),
         kind_table(found),
+        sizes_table(found),
         *(comparison_table(pairs) for pairs in against if pairs),
         *([goals_table(found, *against)] if goals else []),
     ]
