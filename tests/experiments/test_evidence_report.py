@@ -145,8 +145,8 @@ def test_the_figure_has_every_choice_of_every_arm() -> None:
 
 def test_whether_the_least_mean_hangs_on_one_arm() -> None:
     text = report(read_results([PARTS.parent / "runs"]))
-    assert "the least mean has isometric 5 times, uniform 14 times" in text
-    assert "−3.9 to +8.0 by 95% of bootstrap samples of arms; ahead in 13 arms, behind in 6." in text
+    assert "the least mean has isometric 5 times, uniform 15 times" in text
+    assert "−3.7 to +7.8 by 95% of bootstrap samples of arms; ahead in 14 arms, behind in 6." in text
 
 
 def test_the_readme_tells_what_the_finished_arms_found() -> None:
@@ -157,12 +157,12 @@ def test_the_readme_tells_what_the_finished_arms_found() -> None:
         rows = text.partition(f"### isometric against {reference}")[2].partition("###")[0].splitlines()
         return dict(Counter([row.split("|")[-2].strip() for row in rows if row.count("|") == 8][2:]))
 
-    assert verdicts("fixed-32") == {"better": 10, "worse": 4, "–": 5}
-    assert verdicts("uniform") == {"better": 5, "worse": 4, "–": 10}
+    assert verdicts("fixed-32") == {"better": 11, "worse": 4, "–": 5}
+    assert verdicts("uniform") == {"better": 6, "worse": 4, "–": 10}
     readme = (PARTS.parents[2] / "README.md").read_text(encoding="utf-8")
-    assert "19 small trainings" in readme
-    assert "significantly better than 32 groups in 10, **significantly worse in four**" in readme
-    assert "than `uniform` in five, **worse in four**" in readme
+    assert "20 small trainings" in readme
+    assert "significantly better than 32 groups in 11, **significantly worse in four**" in readme
+    assert "than `uniform` in six, **worse in four**" in readme
     middle = re.search(r"\| isometric \| [\d.]+ \| ([\d.]+) \|", text.partition("### Regret")[2])
     assert middle
     assert f"the plan is {float(middle[1]):.1f}% above the best" in readme
@@ -182,10 +182,9 @@ def test_the_page_has_the_numbers_of_the_report() -> None:
     mean, middle, worst = (
         {name: of([one.values[name] for one in arms]) for name in RANKED} for of in (fmean, median, max)
     )
-    second = sorted(middle.values())[1]
     assert f"Its median is {middle['isometric']:.1f}% above the best of the nine" in page
-    assert f"`uniform` and groups of 4 channels, have {second:.1f}%" in page
-    assert f"{middle['uniform']:.1f}" == f"{middle['channels-4']:.1f}" == f"{second:.1f}"
+    assert sorted(middle, key=lambda name: middle[name])[:3] == ["isometric", "channels-4", "uniform"]
+    assert f"groups of 4 channels with {middle['channels-4']:.1f}% and `uniform` with {middle['uniform']:.1f}%" in page
     assert rows("Regret, %")["isometric"][:3] == [f"{of['isometric']:.2f}" for of in (mean, middle, worst)]
     assert f"{mean['isometric']:.1f}% against {mean['uniform']:.1f}% of `uniform`" in page
     apart = re.search(r"uniform: \S+ points in the mean, (\S+) to (\S+) by", text)
@@ -212,7 +211,7 @@ def test_how_much_one_group_size_matters(parts: Path) -> None:
 
 def test_the_page_says_where_any_usual_group_size_will_do() -> None:
     text = report(read_results([PARTS.parent / "runs"]))
-    assert "within 5% of the best size in 6 of 19 arms. Of the other 13, the best size is 1, 2 or 4 in 11." in text
+    assert "within 5% of the best size in 6 of 20 arms. Of the other 14, the best size is 1, 2 or 4 in 12." in text
     page = " ".join((PARTS.parents[2] / "docs" / "evidence.md").read_text().split())
-    assert "**Where any usual group size will do:** in six of the 19 arms" in page
-    assert "In 11 of the other 13 arms the best size is 1, 2 or 4." in page
+    assert "**Where any usual group size will do:** in six of the 20 arms" in page
+    assert "In 12 of the other 14 arms the best size is 1, 2 or 4." in page
