@@ -217,6 +217,7 @@ def regret_table(found: Arms) -> Table:
         note += (
             " How far the worst choice lies above the best, leaving out instance norm: "
             f"{min(spread):.1f} to {max(spread):.1f}%. {_without_one(above)}{_one_number_or_many(above)}"
+            f"{_at_the_edge(found)}"
         )
     return Table("Regret, %", ("choice", "mean", "median", "worst", "where"), tuple(body), note)
 
@@ -243,6 +244,13 @@ def _without_one(above: Sequence[Mapping[str, float]]) -> str:
     ]
     counts = ", ".join(f"{name} {winners.count(name)} times" for name in names if name in winners)
     return f"With one arm left out, each in turn, the least mean has {counts}."
+
+
+def _at_the_edge(found: Arms) -> str:
+    """In how many arms a better rate may lie beyond those tried."""
+    edges = [[rows[name].on_edge for name in RANKED if name in rows] for rows in found.values()]
+    most = sum(sum(edge) > len(edge) / 2 for edge in edges)
+    return f" In {most} of {len(edges)} arms most choices have their best rate at the edge of those tried."
 
 
 def kind_table(found: Arms) -> Table:

@@ -11,13 +11,12 @@ from torch import nn
 
 from .errors import IdealGroupsError
 from .fingerprint import fingerprint
-from .measuring.function_calls import advice
 from .measuring.observation import Observation, Optimizer, check_optimizer
 from .measuring.prepare import find_weights
 from .measuring.shapes import survey_shapes
+from .missed import by_function, no_normalization
 from .norms.purpose import remarks
 from .norms.twins import find_twins
-from .nothing import no_normalization
 from .records import NotUnderstood, Site
 from .results import Plan
 from .sandbox.calling import describe
@@ -46,7 +45,7 @@ def plan_from_shapes(
     check_optimizer(optimizer)
     found, structure = survey_shapes(model, example_inputs)
     if not found.norms:
-        raise no_normalization(model, found, structure.functional)
+        raise no_normalization(model, structure.functional, found)
     layers = [
         Layer(
             name=layer,
@@ -86,11 +85,7 @@ def plan_from_shapes(
     for name_of_copy, twin in twins.items():
         before = found.norms[name_of_copy].num_groups
         sites[name_of_copy] = replace(sites[twin], name=name_of_copy, groups_before=before, note=f"as its twin {twin}")
-    missed = [
-        NotUnderstood(name=layer, why=advice(function))
-        for layer, function in structure.functional.items()
-        if layer not in found.odd
-    ]
+    missed = by_function(structure.functional, found)
     missed += [
         NotUnderstood(name=layer, why="did not run on these inputs")
         for layer in structure.silent_norms

@@ -16,13 +16,12 @@ from .conversion.matching import match
 from .conversion.trained import outside, trained_norms
 from .errors import IdealGroupsError
 from .fingerprint import fingerprint
-from .measuring.function_calls import advice
 from .measuring.loss import Loss
 from .measuring.observation import Observation, Optimizer, Structure
 from .measuring.observer import Observer
+from .missed import by_function, no_normalization
 from .norms.purpose import remarks
 from .norms.twins import find_twins
-from .nothing import no_normalization
 from .progress import Steps
 from .records import Gradients, NotUnderstood, Site
 from .results import Measurement, Plan
@@ -151,7 +150,7 @@ class Survey:
         started = time.perf_counter()
         observer = self._observer
         if not observer.norms:
-            raise no_normalization(self._model, observer.found, observer.functional_norms())
+            raise no_normalization(self._model, observer.functional_norms(), observer.found)
         self.patterns.check(observer.found.names)
         structure, before = observer.survey()
         every = _facts(observer, structure)
@@ -313,11 +312,7 @@ def _not_understood(
     observer: Observer, structure: Structure, facts: tuple[_Facts, ...], twins: Mapping[str, str]
 ) -> tuple[NotUnderstood, ...]:
     odd = observer.found.odd
-    missed = [
-        NotUnderstood(name=name, why=advice(function))
-        for name, function in structure.functional.items()
-        if name not in odd
-    ]
+    missed = by_function(structure.functional, observer.found)
     missed += [
         NotUnderstood(name=name, why="did not run on these inputs; give inputs that reach it")
         for name in structure.silent_norms

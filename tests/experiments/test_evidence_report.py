@@ -195,6 +195,9 @@ def test_the_page_has_the_numbers_of_the_report() -> None:
     small, private = kinds["batches of 1 and 2"], kinds["private"]
     batches = f"{small[ours]}% above the best in the mean; `uniform` {float(small[one_number]):.0f}%"
     assert f"batches of one and two ({batches}" in page
+    most = re.search(r"In (\d+) of (\d+) arms most choices have their best rate at the edge", text)
+    assert most
+    assert f"In {most[1]} of the {most[2]} arms most best learning rates lie at the edge of the rates tried" in page
     assert f"private training ({private[ours]}%, {private[one_number]}%, {private[habit]}%)" in page
 
 
@@ -215,3 +218,15 @@ def test_the_page_says_where_any_usual_group_size_will_do() -> None:
     page = " ".join((PARTS.parents[2] / "docs" / "evidence.md").read_text().split())
     assert "**Where any usual group size will do:** in six of the 20 arms" in page
     assert "In 12 of the other 14 arms the best size is 1, 2 or 4." in page
+
+
+def test_the_page_says_how_far_small_groups_are_behind_in_private_trainings_on_cifar() -> None:
+    text = report(read_results([PARTS.parent / "runs"])).partition("### One group size")[2].partition("###")[0]
+    rows = [line.split("|")[2:-1] for line in text.splitlines() if "cifar10 16 px, dp-sgd" in line]
+    instance, two, four, *others = zip(*([float(cell) for cell in row] for row in rows), strict=True)
+    assert len(rows) == 2
+    assert max(max(values) for values in others) < 4
+    ranges = [f"{min(values):.0f} to {max(values):.0f}%" for values in (four, two, instance)]
+    page = " ".join((PARTS.parents[2] / "docs" / "evidence.md").read_text().split())
+    assert "have 8 channels a group and more within 4% of the best size" in page
+    assert f"Four channels are {ranges[0]} behind, two {ranges[1]}, and instance norm {ranges[2]}." in page

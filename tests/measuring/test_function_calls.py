@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import idealgroups as ig
-from idealgroups.errors import InternalError, NoNormalizationError
+from idealgroups.errors import InternalError, NoNormalizationError, internal
 from idealgroups.measuring.function_calls import NoDropout, unseen
+from idealgroups.measuring.observer import Observer
 from idealgroups.measuring.shapes import without_values
 
 ONES = torch.ones(2, 3)
@@ -138,6 +139,16 @@ def test_an_exported_graph_is_told_to_be_planned_before() -> None:
     exported = torch.export.export(network, (IMAGES,)).module()
     with pytest.raises(NoNormalizationError, match=r"aten\.batch_norm, as exported graphs do; plan .* before torch"):
         ig.plan(exported, IMAGES)
+
+
+def test_a_fault_of_ours_is_no_reason_to_say_that_there_is_no_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        with internal("looking"):
+            raise KeyError("x")
+
+    monkeypatch.setattr(Observer, "survey", fails)
+    with pytest.raises(InternalError):
+        ig.plan(nn.Conv2d(3, 2, 1), IMAGES)
 
 
 def test_without_a_layer_to_plan_what_a_model_raises_does_not_hide_that() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import IdealGroupsError, is_out_of_memory, one_line
+from ..errors import IdealGroupsError, InternalError, is_out_of_memory, one_line
 from ..norms import Inventory, Norm
 from ..records import WeightGradient
 from ..sandbox.calling import call_model, copy_inputs, describe
@@ -177,6 +177,8 @@ class Observer:
         """Return which modules normalize by calling a function; none where the model cannot run on these inputs."""
         try:
             return self.survey()[0].functional
+        except InternalError:
+            raise
         except IdealGroupsError:
             return {}
 

@@ -88,22 +88,22 @@ def normalizes(twin: nn.Module, x: Tensor) -> bool:
 
 def mixes_samples(twin: nn.Module, x: Tensor) -> bool:
     """Whether a change of the first sample changes the output of the others."""
-    other = x.clone()
-    other[0] = 3 * other[0].flip(0) + 1
-    y, z = run(twin, x, training=True), run(twin, other, training=True)
-    if isinstance(y, str) or isinstance(z, str):
-        return False
-    return not torch.allclose(y[1:], z[1:], rtol=1e-3, atol=1e-3 * float(y.abs().max()))
+    return _mixes(twin, x, 0)
 
 
 def _mixes_positions(twin: nn.Module, x: Tensor) -> bool:
     """Whether a change of the vector at the first position of an ``x`` (N, …, C) changes the output anywhere else."""
-    other = x.clone().flatten(0, -2)
+    return _mixes(twin, x, -2)
+
+
+def _mixes(twin: nn.Module, x: Tensor, until: int) -> bool:
+    """Whether the first item reaches the output of others; items are told apart by dimensions 0 to ``until``."""
+    other = x.flatten(0, until).clone()
     other[0] = 3 * other[0].flip(0) + 1
     y, z = run(twin, x, training=True), run(twin, other.reshape(x.shape), training=True)
     if isinstance(y, str) or isinstance(z, str):
         return False
-    y, z = y.flatten(0, -2), z.flatten(0, -2)
+    y, z = y.flatten(0, until), z.flatten(0, until)
     return not torch.allclose(y[1:], z[1:], rtol=1e-3, atol=1e-3 * float(y.abs().max()))
 
 
