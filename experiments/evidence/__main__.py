@@ -1,4 +1,4 @@
-"""Write both reports, and table and figure of docs/evidence.md, from the runs: ``python -m experiments.evidence``."""
+"""Write the reports, and table and figure of docs/evidence.md, from the runs: ``python -m experiments.evidence``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if __name__ == "__main__":
     (HOME / "report.md").write_text(report(found), encoding="utf-8")
     wider = read_results([HOME / "runs", HOME / "wider-runs"])
     (HOME / "report-wider.md").write_text(report(wider, HOME / "wider", goals=False), encoding="utf-8")
+    long = read_results([HOME / "long-runs"])
+    (HOME / "report-long.md").write_text(report(long, HOME / "long", goals=False), encoding="utf-8")
     arms = above_best(found)
     replace_section(DOCS / "evidence.md", "reasons", summary(arms))
     save_small(above_figure(arms), DOCS / "evidence-reasons.png")

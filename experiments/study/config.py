@@ -89,6 +89,8 @@ class Study:
             means do: a paired permutation test of n seeds cannot give less than p = 2 / 2^n.
         tested_seeds: see there.
         epochs: passes over the training images, under one cosine schedule.
+        tuning_epochs: the same where learning rates are chosen; 0: ``epochs``. Shorter ones save most of a long study's
+            time. ``final_seeds`` must then hold every seed that is compared, for no tuning run is one of them.
         batch_size: images a step.
         flip: mirror half of the training images left to right.
         data: the images.
@@ -106,6 +108,7 @@ class Study:
     tested: tuple[str, ...] = ("isometric", "block", "hybrid", "fixed-32")
     tested_seeds: tuple[int, ...] = ()
     epochs: int = 3
+    tuning_epochs: int = 0
     batch_size: int = 32
     flip: bool = False
     data: Data = field(default_factory=Data)
@@ -130,6 +133,8 @@ class Study:
             raise IdealGroupsError("learning rates must be positive.")
         if self.epochs < 1 or self.batch_size < 1:
             raise IdealGroupsError("epochs and batch_size must be at least 1.")
+        if self.tuning_epochs < 0:
+            raise IdealGroupsError("tuning_epochs must be at least 1, or 0 for as many as epochs.")
         if self.data.validation < 1:
             raise IdealGroupsError(
                 "data.validation must be at least 1: learning rates are chosen on validation images."

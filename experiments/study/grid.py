@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from .choice import best_rates, sweep_winner
 from .config import SWEEP, SWEEP_MEMBERS, Arm, Images, Optimizer, Run, Study
@@ -23,6 +24,11 @@ def arms(study: Study) -> list[Arm]:
     ]
 
 
+def tuned(arm: Arm, study: Study) -> Arm:
+    """The arm whose runs choose the rates of ``arm``: itself, unless these are chosen in shorter trainings."""
+    return replace(arm, epochs=study.tuning_epochs or study.epochs)
+
+
 def trained_strategies(strategies: Iterable[str]) -> list[str]:
     """Each strategy once, ``sweep`` replaced by the uniform choices it is the best of.
 
@@ -36,7 +42,7 @@ def trained_strategies(strategies: Iterable[str]) -> list[str]:
 def tuning_runs(study: Study) -> list[Run]:
     """Every strategy at every learning rate with every tuning seed."""
     return [
-        Run(arm, strategy, rate, seed)
+        Run(tuned(arm, study), strategy, rate, seed)
         for arm in arms(study)
         for strategy in trained_strategies(study.strategies)
         for rate in _optimizers(study)[arm.optimizer].learning_rates
@@ -53,10 +59,11 @@ def final_runs(study: Study, results: Sequence[Result]) -> list[Run]:
     chosen = best_rates([result for result in results if result.run in tuning])
     runs = []
     for arm in arms(study):
-        rates = {strategy: rate for (one, strategy), rate in chosen.items() if one == arm}
+        short = tuned(arm, study)
+        rates = {strategy: rate for (one, strategy), rate in chosen.items() if one == short}
         names = [name for name in study.strategies if name != SWEEP]
         if SWEEP in study.strategies:
-            winner = sweep_winner([result for result in results if result.run in tuning and result.run.arm == arm])
+            winner = sweep_winner([result for result in results if result.run in tuning and result.run.arm == short])
             names += [winner] if winner else []
         runs += [
             Run(arm, name, rates[name].learning_rate, seed)

@@ -235,12 +235,27 @@ BOX_NETWORKS: dict[str, Builder] = {"fcos": lambda in_channels, num_classes, siz
 
 
 TIMM = "timm/"
+HALF_PRECISION = "-bf16"
+
+
+class HalfPrecision(nn.Module):
+    """A network whose convolutions and products of matrices are in bfloat16, by ``torch.autocast``; weights are not."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output in float32."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            y: Tensor = self.network(x)
+        return y.float()
 
 
 def build(name: str, in_channels: int, num_classes: int, size: int) -> nn.Module:
     """The network ``name`` for images (N, in_channels, size, size), with batch norm, drawn from torch's generator.
 
-    ``timm/NAME`` is a network of timm as it stands there, whatever norms it has.
+    ``timm/NAME`` is a network of timm as it stands there, whatever norms it has. ``NAME-bf16`` computes in bfloat16.
 
     Raises:
         IdealGroupsError: no such network.
@@ -248,6 +263,8 @@ def build(name: str, in_channels: int, num_classes: int, size: int) -> nn.Module
     >>> build("mlp3", 1, 10, 8)(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
+    if name.endswith(HALF_PRECISION):
+        return HalfPrecision(build(name.removesuffix(HALF_PRECISION), in_channels, num_classes, size))
     if name.startswith(TIMM):
         return _from_timm(name.removeprefix(TIMM), in_channels, num_classes)
     networks = {**NETWORKS, **VOLUME_NETWORKS, **BOX_NETWORKS}
