@@ -21,7 +21,8 @@ from experiments.study.store import Result
 from experiments.study.tables import Arms
 
 from .parts import PARTS, Progress, progress
-from .sizes import sizes_table
+from .rates import rates_tables
+from .sizes import sizes_tables
 
 OURS, ONE_NUMBER, HABIT = "isometric", "uniform", "fixed-32"
 RANKED = (OURS, ONE_NUMBER, "block", HABIT, "gcd-32", "channels-4", "channels-16", "layer", "instance")
@@ -44,11 +45,12 @@ def report(results: Sequence[Result], parts: Path = PARTS, *, goals: bool = True
     against = [compare(found, OURS, other) for other in (HABIT, ONE_NUMBER, SWEEP)]
     tables = [
         progress_table(state),
+        *rates_tables(results, parts),
         *(arm_table(arm, rows) for arm, rows in found.items()),
         *precision_tables(found, results),
         regret_table(found),
         kind_table(found),
-        sizes_table(found),
+        *sizes_tables(found),
         *(comparison_table(pairs) for pairs in against if pairs),
         *([goals_table(found, *against)] if goals else []),
     ]

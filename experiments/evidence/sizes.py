@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from experiments.common.markdown import Table, minus
 from experiments.study.analysis import Row
-from experiments.study.config import SWEEP_MEMBERS
+from experiments.study.config import SWEEP_MEMBERS, Arm
 from experiments.study.tables import Arms
 
 SEED = 0
@@ -30,9 +30,13 @@ def any_usual_size_will_do(above: Mapping[str, float]) -> bool:
     return all(above.get(name, math.nan) <= CLOSE for name in USUAL)
 
 
-def sizes_table(found: Arms) -> Table:
-    """Every group size in every arm."""
-    above = {arm: above_best_size(rows) for arm, rows in found.items()}
+def sizes_tables(found: Arms) -> list[Table]:
+    """Every group size in every arm that tried them: one table, or none."""
+    above = {arm: sizes for arm, rows in found.items() if (sizes := above_best_size(rows))}
+    return [_sizes_table(above)] if above else []
+
+
+def _sizes_table(above: Mapping[Arm, Mapping[str, float]]) -> Table:
     body = [
         (str(arm), *(minus(f"{values[name]:+.1f}") if name in values else "–" for name in SWEEP_MEMBERS))
         for arm, values in above.items()

@@ -99,6 +99,6 @@ def paper_table(arms: Mapping[Arm, Mapping[str, Row]], recipes: Sequence[Mapping
     header = ("row of the paper", "published", *(columns or ("ours",)), "what is missing")
     note = (
         "Networks and training differ: the paper's are not public. MNIST: all training images, best MLP of the study. "
-        "The others: `idealgroups study recipe`, where the data are."
+        "The others: `python -m experiments.study recipe`, where the data are."
     )
     return Table("The paper's rows", header, tuple(body), note)

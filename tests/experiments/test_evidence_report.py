@@ -78,6 +78,29 @@ def test_an_arm_is_finished_when_no_run_of_it_is_missing(parts: Path) -> None:
     assert f"{len(every) - 1} of {len(every)} or more" in report(every[:-1], parts)
 
 
+def test_rates_of_shorter_trainings_have_a_table_and_no_place_among_the_arms(tmp_path: Path) -> None:
+    lines = PART.format(strategies=", ".join(f'"{name}"' for name in RANKED)).splitlines()
+    (tmp_path / "short.toml").write_text("\n".join(["tuning_epochs = 1", *lines]))
+    study = read_part(tmp_path / "short.toml")
+    first = losses(study, 1.0, 3.0)[: len(tuning_runs(study))]
+    every = [
+        *first,
+        *(result(one.strategy, one.learning_rate, one.seed, 1, 1, arm=one.arm) for one in final_runs(study, first)),
+    ]
+    (part,) = progress(first, tmp_path)
+    assert (part.arm.epochs, part.missing, part.runs) == (3, len(every) - len(first), len(every))
+    (whole,) = progress(every, tmp_path)
+    assert (whole.missing, whole.runs) == (0, len(every))
+    for told in (report(first, tmp_path), report(every, tmp_path)):
+        assert "### Rates, chosen in trainings of 1 epochs: mlp3, digits, dp-sgd" in told
+        assert "| isometric | **1.5000** | 2.0000 |" in told
+    assert "Over 0 arms" in report(first, tmp_path)
+    assert "Over 1 arms" in report(every, tmp_path)
+    assert "Rates" not in report(first[:-1], tmp_path)
+    (nothing,) = progress([], tmp_path)
+    assert nothing.missing == nothing.runs == len(first)
+
+
 def test_the_average_precision_is_shown_with_its_spread_where_boxes_are_found(parts: Path) -> None:
     every = losses(read_part(parts / "made-up.toml"), 1.0, 3.0)
     assert "Average precision" not in report(every, parts)

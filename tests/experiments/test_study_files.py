@@ -7,14 +7,16 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+import torch
 
 from experiments.study.analysis import analyse, compare, ranks, regrets
 from experiments.study.cli import study_app
 from experiments.study.config import Study
 from experiments.study.grid import arms, tuning_runs
-from experiments.study.networks import NETWORKS, TIMM
+from experiments.study.networks import NETWORKS, TIMM, build
 from experiments.study.report import write_report
 from experiments.study.store import read_results
+from idealgroups import plan
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "experiments" / "study"
@@ -100,6 +102,26 @@ def test_the_evidence_counts_the_verdicts_against_32_groups_part_by_part() -> No
     assert f"in {found.count('better')} of the {len(found)} (corrected part by part" in evidence
     assert (worse, found.count("worse")) == (4, 1)
     assert "**significantly worse than 32 groups in four** of the 24 and in one of the 14" in evidence
+
+
+def test_mnist_was_trained_with_the_groups_that_the_rule_of_today_gives() -> None:
+    """The first rule planned these trainings; README and docs/evidence.md say that they are today's rule's own, too."""
+    own = [result for result in read_results([RESULTS]) if result.run.arm.network == "mlp3-512"]
+    for seed in range(5):
+        torch.manual_seed(seed)
+        network, images = build("mlp3-512", 1, 10, 28), torch.randn(64, 1, 28, 28)
+        for strategy, trained_as in (("isometric", "isometric"), ("uniform", "isometric"), ("block", "block")):
+            today = tuple(site.num_groups for site in plan(network, images, strategy=strategy).sites)
+            recorded = {one.groups for one in own if (one.run.strategy, one.run.seed) == (trained_as, seed)}
+            assert recorded == {today}
+    ((_, rows),) = analyse(own).items()
+    error = {name: f"{100 * fmean(row.test_error.values()):.2f}%" for name, row in rows.items()}
+    readme, page = (" ".join((ROOT / name).read_text().split()) for name in ("README.md", "docs/evidence.md"))
+    told = f"on MNIST it had {error['batch']} error, the plan {error['isometric']}, 32 groups {error['fixed-32']}."
+    assert told in readme
+    assert f"a test error of {error['isometric']} with three hidden layers of 512" in page
+    assert f"`block` has {error['block']}, 32 groups {error['fixed-32']}, batch norm {error['batch']}." in page
+    assert {len(rows[name].test_loss) for name in ("isometric", "block", "fixed-32", "batch")} == {5}
 
 
 def test_the_table_of_longer_trainings_is_what_the_results_hold() -> None:

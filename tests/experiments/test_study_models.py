@@ -40,6 +40,20 @@ def test_resnets_have_the_depth_in_their_name(name: str, depth: int) -> None:
     assert len(weights) == depth
 
 
+def test_a_network_in_half_precision_has_the_same_weights_and_nearly_the_same_outputs() -> None:
+    half, full, x = build("resnet20-bf16", 3, 10, 8), build("resnet20", 3, 10, 8), torch.randn(4, 3, 8, 8)
+    full.load_state_dict(half.get_submodule("network").state_dict())
+    inside: list[torch.dtype] = []
+    conv = next(m for m in half.modules() if isinstance(m, nn.Conv2d))
+    conv.register_forward_hook(lambda _, __, output: inside.append(output.dtype))
+    logits = half(x)
+    assert inside == [torch.bfloat16]
+    assert logits.dtype == torch.float32 == next(half.parameters()).dtype
+    assert (logits - full(x)).abs().max() < 0.05 * full(x).abs().max()
+    F.cross_entropy(logits, torch.zeros(4, dtype=torch.long)).backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in half.parameters())
+
+
 def test_an_unknown_network_is_named_with_its_nearest_match() -> None:
     with pytest.raises(ig.IdealGroupsError, match="did you mean mobilenet"):
         build("mobilnet", 3, 10, 16)

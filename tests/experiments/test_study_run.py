@@ -103,6 +103,20 @@ def test_a_finished_study_does_nothing_again_and_a_wider_one_only_what_is_new(
     assert run_study(wider, store, LocalEngine(1)) == Summary(0, 3, ())
 
 
+def test_rates_may_be_chosen_in_shorter_trainings(tmp_path: Path) -> None:
+    study = dataclasses.replace(TINY, strategies=("layer", "batch"), epochs=2, tuning_epochs=1, final_seeds=(0, 1))
+    assert run_study(study, Store(tmp_path), LocalEngine(1)) == Summary(8, 0, ())
+    results = Store(tmp_path).results()
+    steps = {(one.run.arm.epochs, one.record["steps"]) for one in results}
+    assert {(epochs, count // epochs) for epochs, count in steps} == {(1, 10), (2, 10)}
+    for name in study.strategies:
+        own = [one for one in results if one.run.strategy == name]
+        short = {one.run.learning_rate: one.val_loss for one in own if one.run.arm.epochs == 1}
+        long = [(one.run.learning_rate, one.run.seed) for one in own if one.run.arm.epochs == 2]
+        best = min(short, key=lambda rate: short[rate])
+        assert (sorted(short), sorted(long)) == ([0.01, 0.1], [(best, 0), (best, 1)])
+
+
 def start(folder: Path) -> subprocess.Popen[str]:
     code = "from experiments.study.cli import study_app; study_app()"
     options = (
