@@ -1,7 +1,7 @@
 """How long planning takes and how much memory, against one training step of the same batch, in one run.
 
     python -m experiments.speed run [PART]     # measures what is not measured yet; PART of a network's name
-    python -m experiments.speed report         # writes the table of docs/evidence.md
+    python -m experiments.speed report         # writes the table of docs/cost.md
 
 Time: `plan` over one forward and backward pass of the same batch, in processor time and taken in turn, so that other
 work on the machine counts for little. Before that, a network of three layers is planned and trained, for code that is
@@ -34,7 +34,7 @@ from idealgroups.synthetic import synthetic
 
 app = App(help=__doc__)
 TIMES, MEMORY = (Path(__file__).with_name(name) for name in ("speed.jsonl", "speed-memory.jsonl"))
-REPORT = Path(__file__).parents[1] / "docs" / "evidence.md"
+REPORT = Path(__file__).parents[1] / "docs" / "cost.md"
 PAIRS = 3
 """Plans of a network, each between steps of its own; the median counts."""
 

@@ -72,7 +72,7 @@ def _markdown(tables: Sequence[Table], results: Sequence[Result], plots: Sequenc
     head = (
         "# The runs in numbers\n\n"
         "Written by `python -m experiments.study report`. What is asked and how it is judged: docs/protocol.md;\n"
-        "what came out: docs/evidence.md.\n\n"
+        "what came out: docs/first-study.md.\n\n"
         f"{len(results)} runs ({len(trained)} trainings, {hours:.2f} hours of one core or device; {diverged} diverged) "
         f"on {'; '.join(machines)}.\n"
     )

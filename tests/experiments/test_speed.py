@@ -43,14 +43,14 @@ def test_networks_are_built_with_their_inputs() -> None:
 
 
 def test_pages_say_what_planning_costs() -> None:
-    """The README and the FAQ round it, docs/evidence.md has a digit: all come from the records."""
+    """The README and the FAQ round it, docs/cost.md has a digit: all come from the records."""
     records, peaks = load_records(TIMES), load_records(MEMORY)
     assert {record["network"] for record in records} == {record["network"] for record in peaks} == set(NETWORKS)
     times = [median(record["ratios"]) for record in records]
     rounded = {5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}[round(median(times))]
     for page in ("README.md", "docs/faq.md"):
         assert f"about {rounded} training steps" in (ROOT / page).read_text(encoding="utf-8"), page
-    evidence = " ".join((ROOT / "docs" / "evidence.md").read_text(encoding="utf-8").split())
-    assert f"the median is {median(times):.1f} passes, the most is {max(times):.1f}." in evidence
+    page = " ".join((ROOT / "docs" / "cost.md").read_text(encoding="utf-8").split())
+    assert f"the median is {median(times):.1f} passes, the most is {max(times):.1f}." in page
     most = [max(record[task] for record in peaks if record[task] is not None) for task in TASKS[1:]]
-    assert "at most {:.2f} for `plan`, {:.2f} for `convert` and {:.2f} for calibrating".format(*most) in evidence
+    assert "at most {:.2f} for `plan`, {:.2f} for `convert` and {:.2f} for calibrating".format(*most) in page

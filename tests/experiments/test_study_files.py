@@ -62,7 +62,7 @@ def test_the_parts_have_the_arms_that_the_document_counts() -> None:
 def test_the_evidence_tells_the_ranks_and_regrets_that_the_results_hold() -> None:
     arms = {arm: rows for arm, rows in analyse(read_results([RESULTS, BLIND_RESULTS])).items() if "sweep" in rows}
     arms |= analyse(read_results([BLIND_RESULTS]))
-    evidence = (ROOT / "docs" / "evidence.md").read_text()
+    evidence = (ROOT / "docs" / "first-study.md").read_text()
     assert len(arms) == 38
     assert "| over 24 + 14 arms |" in evidence
     mean_ranks, regret = ranks(arms), regrets(arms)
@@ -84,7 +84,7 @@ def test_the_evidence_tells_the_ranks_and_regrets_that_the_results_hold() -> Non
 
 
 def test_the_evidence_counts_the_verdicts_against_32_groups_part_by_part() -> None:
-    evidence = " ".join((ROOT / "docs" / "evidence.md").read_text().split())
+    evidence = " ".join((ROOT / "docs" / "first-study.md").read_text().split())
     study = [one for one in compare(analyse(read_results([RESULTS])), "isometric", "fixed-32") if one.seeds > 5]
     blind = analyse(read_results([BLIND_RESULTS]))
     wide = {arm for part in BLIND if "wide" in part.stem for arm in arms(read(part))}
@@ -105,7 +105,7 @@ def test_the_evidence_counts_the_verdicts_against_32_groups_part_by_part() -> No
 
 
 def test_mnist_was_trained_with_the_groups_that_the_rule_of_today_gives() -> None:
-    """The first rule planned these trainings; README and docs/evidence.md say that they are today's rule's own, too."""
+    """The first rule planned these trainings; the pages say that they are also those of today."""
     own = [result for result in read_results([RESULTS]) if result.run.arm.network == "mlp3-512"]
     for seed in range(5):
         torch.manual_seed(seed)
@@ -116,7 +116,7 @@ def test_mnist_was_trained_with_the_groups_that_the_rule_of_today_gives() -> Non
             assert recorded == {today}
     ((_, rows),) = analyse(own).items()
     error = {name: f"{100 * fmean(row.test_error.values()):.2f}%" for name, row in rows.items()}
-    readme, page = (" ".join((ROOT / name).read_text().split()) for name in ("README.md", "docs/evidence.md"))
+    readme, page = (" ".join((ROOT / name).read_text().split()) for name in ("README.md", "docs/first-study.md"))
     told = f"on MNIST it had {error['batch']} error, the plan {error['isometric']}, 32 groups {error['fixed-32']}."
     assert told in readme
     assert f"a test error of {error['isometric']} with three hidden layers of 512" in page
@@ -128,7 +128,7 @@ def test_the_table_of_longer_trainings_is_what_the_results_hold() -> None:
     """Typed by hand: its verdicts are corrected over the arms of one data set, as stated, the report's over all."""
     results = {"190": [RESULTS], "940": [STUDY / "runs" / "longer"]}
     found = {steps: analyse(read_results(folders)) for steps, folders in results.items()}
-    text = (ROOT / "docs" / "evidence.md").read_text()
+    text = (ROOT / "docs" / "first-study.md").read_text()
     networks = next(line for line in text.splitlines() if line.startswith("| | mobilenet | resnet14")).split("|")[2:-1]
     networks = [network.strip() for network in networks]
     rows = [re.match(r"\| `(\w+)`, (\S+), (\d+) steps", line) for line in text.splitlines()]
