@@ -118,8 +118,7 @@ def _complete(runs: Sequence[Run], store: Store, engine: Engine, progress: Progr
             shared += 1
         else:
             waiting[training].append(run)
-    jobs = [TrainJob(tuple(group), planned[group[0]].plan) for group in waiting.values()]
-    random.Random(0).shuffle(jobs)  # slow and fast ones mixed, so that the time left is told well
+    jobs = in_order([TrainJob(tuple(group), planned[group[0]].plan) for group in waiting.values()])
     advance = progress("training", len(jobs))
     for job, outcome in engine.map(train, jobs):
         first = job.runs[0].hash
@@ -127,6 +126,15 @@ def _complete(runs: Sequence[Run], store: Store, engine: Engine, progress: Progr
         shared += len(job.runs) - 1
         advance()
     return Summary(trained=len(jobs), shared=shared, failures=failures)
+
+
+def in_order(jobs: Sequence[TrainJob]) -> list[TrainJob]:
+    """Seed by seed, so that a study that is stopped can compare what it has.
+
+    Within a seed, slow and fast ones are mixed: the time left is told well.
+    """
+    mixed = random.Random(0).sample(jobs, len(jobs))
+    return sorted(mixed, key=lambda job: min(run.seed for run in job.runs))
 
 
 def _plan(runs: Sequence[Run], engine: Engine, progress: Progress) -> tuple[dict[Run, Planned], tuple[str, ...]]:

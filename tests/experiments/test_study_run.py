@@ -23,7 +23,8 @@ from experiments.study.cli import study_app
 from experiments.study.config import Data
 from experiments.study.data import Dataset
 from experiments.study.engines import LocalEngine
-from experiments.study.execute import Summary, check, run_study
+from experiments.study.execute import Summary, check, in_order, run_study
+from experiments.study.grid import tuning_runs
 from experiments.study.report import write_report
 from experiments.study.store import Result, Store, read_results
 from experiments.study.train import TrainJob
@@ -101,6 +102,15 @@ def test_a_finished_study_does_nothing_again_and_a_wider_one_only_what_is_new(
     # min-32-quarter has 32 groups of 256 channels too: its results are known without training
     wider = dataclasses.replace(TINY, strategies=(*TINY.strategies, "min-32-quarter"))
     assert run_study(wider, store, LocalEngine(1)) == Summary(0, 3, ())
+
+
+def test_trainings_of_one_seed_come_before_those_of_the_next() -> None:
+    tuning = tuning_runs(dataclasses.replace(TINY, seeds=(0, 1, 2), strategies=("layer", "fixed-32")))
+    jobs = [TrainJob((run,), None) for run in tuning]
+    ordered = in_order(jobs)
+    assert [job.runs[0].seed for job in ordered] == [0] * 4 + [1] * 4 + [2] * 4
+    assert {job.runs for job in ordered} == {job.runs for job in jobs}
+    assert ordered == in_order(jobs)
 
 
 def test_rates_may_be_chosen_in_shorter_trainings(tmp_path: Path) -> None:
