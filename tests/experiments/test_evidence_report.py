@@ -218,6 +218,9 @@ def test_the_page_has_the_numbers_of_the_report() -> None:
     small, private = kinds["batches of 1 and 2"], kinds["private"]
     batches = f"{small[ours]}% above the best in the mean; `uniform` {float(small[one_number]):.0f}%"
     assert f"batches of one and two ({batches}" in page
+    detector = [one.values["isometric"] for one in arms if one.title in ("trees-one", "trees", "cells-one")]
+    assert len(detector) == 3
+    assert f"the plan is {min(detector):.0f} to {max(detector):.0f}% above it" in page
     most = re.search(r"In (\d+) of (\d+) arms most choices have their best rate at the edge", text)
     assert most
     assert f"In {most[1]} of the {most[2]} arms most best learning rates lie at the edge of the rates tried" in page
