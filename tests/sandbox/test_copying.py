@@ -6,6 +6,7 @@ import copy
 import sys
 from collections import OrderedDict, deque
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -160,6 +161,40 @@ def test_a_wrapped_forward_runs_the_layer_of_the_copy() -> None:
 def test_a_compiled_function_is_refused() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     model.fast = torch.compile(model[0].forward)
+    with pytest.raises(ig.IdealGroupsError, match=r"fast is a compiled function.*before torch\.compile"):
+        copy_model(model)
+
+
+class AnyName:
+    """A configuration that has every name."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return None
+
+
+class NoOtherName(dict[str, int]):
+    """One whose missing names are missing keys."""
+
+    def __getattr__(self, name: str) -> int:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+
+@pytest.mark.parametrize("value", [AnyName(), NoOtherName(a=1)], ids=["any name", "no other name"])
+def test_an_object_with_names_of_its_own_is_no_compiled_function(value: object) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    model.config = value  # type: ignore[assignment]
+    converted, _ = ig.convert(model, torch.randn(4, 3, 8, 8))
+    assert isinstance(converted[1], nn.GroupNorm)
+    assert type(converted.config) is type(value)
+
+
+def test_a_compiled_method_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.fast = MethodType(torch.compile(lambda self, x: self[0](x)), model)  # type: ignore[assignment]
     with pytest.raises(ig.IdealGroupsError, match=r"fast is a compiled function.*before torch\.compile"):
         copy_model(model)
 

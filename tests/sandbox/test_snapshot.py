@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.immutable_collections import immutable_list
 
 import idealgroups as ig
 from idealgroups.conversion.restoring import set_groups
@@ -137,3 +139,63 @@ def test_a_parameter_that_shrinks_in_every_pass_changes_no_plan() -> None:
     assert first.trend_before == again.trend_before
     assert first.trend_after == again.trend_after
     assert model.book.item() == 1
+
+
+def fails(*_: Any) -> Any:
+    raise NotImplementedError("it has no such thing")
+
+
+def itself(value: Any, _: object) -> Any:
+    return value
+
+
+class OddTuple(tuple[int, ...]):
+    """As e3nn's: a record, whose fields are no items. It has neither length nor truth, nor can it be compared."""
+
+    __slots__ = ()
+    __len__ = __iter__ = __eq__ = __bool__ = fails
+    __hash__ = tuple.__hash__
+    __deepcopy__ = itself
+
+
+class OddList(list[int]):
+    __len__ = __iter__ = __eq__ = __bool__ = fails
+    __deepcopy__ = itself
+
+
+class OddDict(dict[str, int]):
+    __len__ = __iter__ = __eq__ = __bool__ = values = items = keys = fails
+    __deepcopy__ = itself
+
+
+class OddSet(set[int]):
+    __len__ = __iter__ = __eq__ = __bool__ = fails
+    __deepcopy__ = itself
+
+
+class OddDeque(deque[int]):
+    __len__ = __iter__ = __eq__ = __bool__ = fails
+    __deepcopy__ = itself
+
+
+ODD = (OddTuple((1, 2)), OddList((1, 2)), OddDict(a=1), OddSet((1, 2)), OddDeque((1, 2)))
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)
+def test_a_model_may_hold_containers_that_cannot_be_walked(value: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    for module in (model, *model):
+        module.value = value
+    converted, _ = ig.convert(model, torch.randn(4, 3, 8, 8))
+    assert isinstance(converted[1], nn.GroupNorm)
+    assert converted.value is value
+
+
+def test_functions_in_an_immutable_list_are_those_of_the_copy() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.calls = immutable_list([lambda x: model[0](x)])
+    twin = copy_model(model)
+    nn.init.zeros_(twin[0].weight)
+    nn.init.zeros_(twin[0].bias)
+    assert not twin.calls[0](torch.randn(3, 2)).any()
+    assert model.calls[0](torch.randn(3, 2)).any()

@@ -7,6 +7,7 @@ import copyreg
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
 import torch
@@ -163,8 +164,9 @@ def _refuse_compiled_functions(modules: Mapping[str, nn.Module]) -> None:
     """A compiled function runs the layers it was compiled with, also in a copy; ``torch.compiler.disable`` does not."""
     for name, module in modules.items():
         for key, value in attributes(module):
-            wrapped = hasattr(value, "_torchdynamo_orig_callable")
-            if wrapped and not getattr(value, "_torchdynamo_disable", False):
+            function = value.__func__ if isinstance(value, MethodType) else value
+            notes = vars(function) if isinstance(function, FunctionType) else {}
+            if "_torchdynamo_orig_callable" in notes and not notes.get("_torchdynamo_disable", False):
                 raise IdealGroupsError(
                     f"{f'{name}.{key}' if name else key} is a compiled function, which a copy of the model would share "
                     "with the original; plan and convert the network before torch.compile."

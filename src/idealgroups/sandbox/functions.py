@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 _MUTABLE = frozenset({dict, list, set, OrderedDict, defaultdict, deque})
+_SEQUENCES: tuple[Any, ...] = (tuple, list, set, deque)
 PLAIN = frozenset({type(None), bool, int, float, str})
 _DEPTH = 4
 _TENSORS_AND_MODULES = frozenset({"_parameters", "_buffers", "_modules"})
@@ -66,11 +67,12 @@ def _containers(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
 
 
 def _parts(value: Any) -> list[Any]:
-    """What a container holds, or a function refers to."""
+    """What a container holds, or a function refers to. Of a subclass too, which may count or draw its items itself."""
     if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, list | tuple | set | deque):
-        return list(value)
+        return list(dict.values(value))
+    for kind in _SEQUENCES:
+        if isinstance(value, kind):
+            return [*kind.__iter__(value)]
     if isinstance(value, partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, FunctionType):
@@ -92,7 +94,7 @@ class _Rebind:
         self._functions: dict[int, tuple[FunctionType, FunctionType]] = {}
 
     def inside(self, value: Any, depth: int) -> Any:
-        """A value of the copy, with the functions in it replaced; containers stay the same objects."""
+        """A value of the copy, with the functions in it replaced; containers stay the same, immutable ones too."""
         if depth == 0:
             return value
         if isinstance(value, FunctionType):
@@ -101,11 +103,13 @@ class _Rebind:
             function = self.inside(value.func, depth - 1)
             return value if function is value.func else partial(function, *value.args, **value.keywords)
         if isinstance(value, dict):
-            for key, item in list(value.items()):
+            for key, item in list(dict.items(value)):
                 if (new := self.inside(item, depth - 1)) is not item:
-                    value[key] = new
+                    dict.__setitem__(value, key, new)
         elif isinstance(value, list):
-            value[:] = [self.inside(item, depth - 1) for item in value]
+            for index, item in enumerate([*list.__iter__(value)]):
+                if (new := self.inside(item, depth - 1)) is not item:
+                    list.__setitem__(value, index, new)
         elif type(value) is tuple:
             items = tuple(self.inside(item, depth - 1) for item in value)
             return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
