@@ -74,7 +74,10 @@ class _Facts:
 
 @dataclass(frozen=True)
 class _Look:
-    """What the first pass saw. ``twins``: {layer: the layer of a twin module that it gets the groups of}."""
+    """What the first pass saw. ``twins``: {layer: the layer of a twin module that it gets the groups of}.
+
+    ``causal``: an axis of the inputs along which the model is causal, and is not with group norms.
+    """
 
     facts: tuple[_Facts, ...]
     before: Observation
@@ -82,6 +85,7 @@ class _Look:
     output: str
     twins: Mapping[str, str]
     twins_that_ran: tuple[str, ...]
+    causal: int | None
 
 
 class Survey:
@@ -181,6 +185,7 @@ class Survey:
             output=structure.output,
             twins=twins,
             twins_that_ran=tuple(name for name in twins if name in ran),
+            causal=observer.loses_order(),
         )
 
     @property
@@ -224,6 +229,14 @@ class Survey:
             warnings.warn(
                 f"gradients reach {share:.1%} of the weights of {self._name} on these inputs, so the plan says little "
                 "about the network; check the loss and the inputs.",
+                UserWarning,
+                stacklevel=outside(),
+            )
+        if look.causal is not None:
+            warnings.warn(
+                f"{self._name} is causal along axis {look.causal} of its input: what it returns at a position depends "
+                "on no later one. Its group norms would take their statistics over all positions, so it would see "
+                "later ones; where it must not (streaming, sampling), keep batch norm.",
                 UserWarning,
                 stacklevel=outside(),
             )

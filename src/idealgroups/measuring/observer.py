@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import IdealGroupsError, InternalError, is_out_of_memory, one_line
+from ..errors import IdealGroupsError, InternalError, internal, is_out_of_memory, one_line
 from ..norms import Inventory, Norm
 from ..records import WeightGradient
 from ..sandbox.calling import call_model, copy_inputs, describe
 from ..sandbox.generators import check_seed, sandbox
+from ..sandbox.order import lengths, loses_order
 from ..sandbox.snapshot import Snapshot
 from ..sandbox.tree import is_at_rest, tensors
 from ..sandbox.walking import named_modules
@@ -38,6 +39,7 @@ class _Pass:
     """What one pass collects. ``in_line``: ids of the parameters that planned norms lie behind.
 
     ``hidden``: whether a checkpoint hides a part of the graph. ``output``: the shape of what the model returned.
+    ``lengths``: of the axes of that.
     ``like``: a pass in which the modules ran as they will in this one; where it is given, they are not followed again.
     """
 
@@ -47,6 +49,7 @@ class _Pass:
     in_line: frozenset[int] = frozenset()
     hidden: bool = False
     output: str = ""
+    lengths: frozenset[int] = frozenset()
     like: _Pass | None = None
 
     @classmethod
@@ -173,6 +176,30 @@ class Observer:
         )
         return survey, self._observation(seen)
 
+    def loses_order(self) -> int | None:
+        """Return an axis of the inputs along which the model is causal, and is not with group norms; most have none.
+
+        In evaluation mode, for in training batch norm sees all positions, too. Call it after :meth:`survey`.
+        """
+        seen = self._surveyed
+        if seen is None or not lengths(self._inputs) & seen.lengths:
+            return None
+        ran = seen.calls.positions.items()
+        if any(self.norms[name].num_groups is not None and max(counts) > 1 for name, counts in ran):
+            return None  # one that sees all positions is there already
+        groups = dict.fromkeys((name for name in seen.calls.positions if self._planned(name)), 1)
+
+        def run(inputs: Any, calls: Calls | None = None) -> Any:
+            for module in self._modules.values():
+                module.training = False
+            exchanged = regrouped(self._modules, self.norms, calls, None) if calls else nullcontext()
+            quiet = redirect_stdout(sys.stderr)
+            with self._nothing_left(), sandbox(self._seed, self._device), quiet, torch.no_grad(), exchanged:
+                return call_model(self.model, inputs)
+
+        with internal("asking whether the model is causal"):
+            return loses_order(run, lambda inputs: run(inputs, Calls(groups, False)), self._inputs)
+
     def functional_norms(self) -> Mapping[str, str]:
         """Return which modules normalize by calling a function; none where the model cannot run on these inputs."""
         try:
@@ -254,7 +281,7 @@ class Observer:
     def _forward(self, seen: _Pass) -> list[Tensor]:
         """Run the model and return its losses."""
         output = self._output(seen.trace)
-        seen.output = describe(output)
+        seen.output, seen.lengths = describe(output), lengths(output)
         losses = []
         for function in self._losses:
             try:
