@@ -85,6 +85,10 @@ def plan(
     Raises:
         IdealGroupsError: no normalization layer, inputs that do not fit, non-finite gradients, a wrapped model.
 
+    Warns:
+        UserWarning: gradients reach nearly no weight; the network is causal, and would not be with group norms. Only
+            strategies that measure tell.
+
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
     >>> plan(net, torch.randn(4, 3, 8, 8), strategy="fixed-32").num_groups
