@@ -161,3 +161,16 @@ def test_it_is_not_told_where_a_run_fails(after: Any) -> None:
 def test_nothing_is_told_of_inputs_without_positions() -> None:
     assert loses_order(lambda x: x, lambda x: x + x.mean(), torch.randn(4)) is None
     assert loses_order(lambda x: x.cumsum(1), lambda x: x + x.mean(1, keepdim=True), torch.randn(2, 3)) is None
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 8])
+def test_no_run_gets_more_samples_than_the_inputs_have(samples: int) -> None:
+    seen: list[int] = []
+
+    def before(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x.cumsum(3)
+
+    assert loses_order(before, lambda x: x + x.mean((2, 3), keepdim=True), torch.randn(samples, 3, 6, 8)) == 3
+    assert max(seen) <= samples
+    assert sum(seen) == 3 + 2 * 4  # along the other axis every position is by itself, which takes a second look

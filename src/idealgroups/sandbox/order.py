@@ -39,9 +39,9 @@ def loses_order(before: Run, after: Run, inputs: Any) -> int | None:
     look causal. An axis of an output may belong to one of the inputs if it is as long.
 
     Args:
-        before: the network as it is. It runs once, on one sample more than there are axes; in a causal one once more.
+        before: the network as it is. It runs on one sample more than there are axes; a causal one on four more.
         after: the network with the change. It runs if ``before`` is causal.
-        inputs: what both take, with samples along the first axis.
+        inputs: what both take, with samples along the first axis. No run gets more samples than these.
 
     Returns:
         The axis, counted from 0; None if there is none, or where a run raises.
@@ -57,11 +57,11 @@ def loses_order(before: Run, after: Run, inputs: Any) -> int | None:
     one = tree_map(lambda leaf: leaf[:1] if _has_samples(leaf, len(first)) else leaf, copy_inputs(inputs))
     axes = {axis: first.shape[axis] // 2 for axis in range(1, first.ndim) if first.shape[axis] >= SHORTEST}
     try:
-        later = _Rows.of(before, one, [_Change(axis, middle, True) for axis, middle in axes.items()])
+        later = _Rows.of(before, one, [_Change(axis, middle, True) for axis, middle in axes.items()], len(first))
         for row, (axis, middle) in enumerate(axes.items(), 1):
             places = [place for place in later.places(first.shape[axis]) if later.moved(place, row, middle) == _BEHIND]
-            if places and _keeps_order(before, one, axis, middle, places):
-                changed = _Rows.of(after, one, [_Change(axis, middle, True)])
+            if places and _keeps_order(before, one, axis, middle, places, len(first)):
+                changed = _Rows.of(after, one, [_Change(axis, middle, True)], len(first))
                 if any(changed.moved(place, 1, middle)[0] for place in places):
                     return axis
     except _RaisedError:
@@ -113,20 +113,13 @@ class _Rows:
     returned: list[Tensor]
 
     @classmethod
-    def of(cls, run: Run, one: Any, changes: Sequence[_Change]) -> _Rows:
-        first = next(tensor for tensor in _plain(one) if tensor.ndim > 1)
-
-        def rows(leaf: Any) -> Any:
-            if not _has_samples(leaf, 1):
-                return leaf
-            return torch.cat([leaf, *(change.of(leaf, first.shape[change.axis]) for change in changes)])
-
-        inputs = tree_map(rows, copy_inputs(one))
+    def of(cls, run: Run, one: Any, changes: Sequence[_Change], at_once: int) -> _Rows:
+        every = [None, *changes]
+        parts = [_returned(run, one, every[start : start + at_once]) for start in range(0, len(every), at_once)]
         try:
-            found = [tensor.detach() for tensor in _plain(run(inputs))]
-        except Exception as error:  # whatever a model raises
+            return cls([torch.cat(tensors) for tensors in zip(*parts, strict=True)])
+        except (ValueError, RuntimeError) as error:  # other tensors, or other shapes, for a changed input
             raise _RaisedError from error
-        return cls([t for t in found if t.ndim > 1 and len(t) == 1 + len(changes) and t.is_floating_point()])
 
     def places(self, length: int) -> Iterator[_Place]:
         for index, tensor in enumerate(self.returned):
@@ -142,9 +135,25 @@ class _Rows:
         return bool((apart[:cut] > least).any()), bool((apart[cut:] > least).any())
 
 
-def _keeps_order(run: Run, one: Any, axis: int, middle: int, places: Sequence[_Place]) -> bool:
+def _returned(run: Run, one: Any, changes: Sequence[_Change | None]) -> list[Tensor]:
+    first = next(tensor for tensor in _plain(one) if tensor.ndim > 1)
+
+    def rows(leaf: Any) -> Any:
+        if not _has_samples(leaf, 1):
+            return leaf
+        return torch.cat([change.of(leaf, first.shape[change.axis]) if change else leaf for change in changes])
+
+    inputs = tree_map(rows, copy_inputs(one))
+    try:
+        found = [tensor.detach() for tensor in _plain(run(inputs))]
+    except Exception as error:  # whatever a model raises
+        raise _RaisedError from error
+    return [t for t in found if t.ndim > 1 and len(t) == len(changes) and t.is_floating_point()]
+
+
+def _keeps_order(run: Run, one: Any, axis: int, middle: int, places: Sequence[_Place], at_once: int) -> bool:
     changes = [_Change(axis, middle, False), _Change(axis, middle - 1, True), _Change(axis, middle - 1, False)]
-    rows = _Rows.of(run, one, changes)
+    rows = _Rows.of(run, one, changes, at_once)
     return any(
         rows.moved(place, 1, middle)[1]
         and rows.moved(place, 2, middle - 1) == _BEHIND
