@@ -256,3 +256,22 @@ def test_the_page_says_how_far_small_groups_are_behind_in_private_trainings_on_c
     page = " ".join((PARTS.parents[2] / "docs" / "evidence.md").read_text().split())
     assert "have 8 channels a group and more within 4% of the best size" in page
     assert f"Four channels are {ranges[0]} behind, two {ranges[1]}, and instance norm {ranges[2]}." in page
+
+
+def test_the_page_has_the_losses_with_which_the_rates_of_the_long_trainings_were_chosen() -> None:
+    home = PARTS.parent
+    results = read_results([home / "long-runs"])
+    text = report(results, home / "long", goals=False)
+    assert text == (home / "report-long.md").read_text(encoding="utf-8")
+    chosen = dict(re.findall(r"^\| (\w[\w-]*) \|.*\*\*([\d.]+)\*\*", text, re.MULTILINE))
+    page = " ".join((home.parents[1] / "docs" / "evidence.md").read_text().split())
+    batch, habit, ours, one_number = (float(chosen[name]) for name in ("batch", "fixed-32", "isometric", "uniform"))
+    assert f"{batch:.2f} with batch norm, {habit:.2f} with 32 groups (one or two channels each)" in page
+    assert f"{ours:.2f} with the plan (two channels a group) and {one_number:.2f} with `uniform` (8 groups)" in page
+    tuned = {one.run.strategy: one for one in results if one.run.arm.epochs == 5 and one.groups}
+    sizes = {
+        name: {channels // groups for channels, groups in zip(one.record["plan"]["channels"], one.groups, strict=True)}
+        for name, one in tuned.items()
+        if one.groups
+    }
+    assert (sizes["fixed-32"], sizes["isometric"], set(tuned["uniform"].groups or ())) == ({1, 2}, {2}, {8})
