@@ -153,9 +153,9 @@ def _epochs(network: nn.Module, dataset: Dataset, run: Run, private: Private | N
     batch_size = min(run.arm.batch_size, len(dataset.x_train))
     steps_per_epoch = private.steps_per_epoch if private else len(dataset.x_train) // batch_size
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=run.arm.epochs * steps_per_epoch)
-    generator = torch.Generator().manual_seed(run.seed)
+    generator, layout = torch.Generator().manual_seed(run.seed), _layout(run, dataset.x_train)
     for _ in range(run.arm.epochs):
-        batches = private.loader if private else _batches(run, dataset, batch_size, generator)
+        batches = private.loader if private else _batches(dataset, batch_size, run.arm.flip, generator, layout)
         yield train_epoch(network, batches, _loss, optimizer, schedule, step)
 
 
@@ -180,18 +180,18 @@ def _loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _batches(
-    run: Run, dataset: Dataset, batch_size: int, generator: torch.Generator
+    dataset: Dataset, batch_size: int, flip: bool, generator: torch.Generator, layout: torch.memory_format
 ) -> Iterator[tuple[Tensor, Tensor]]:
     count = len(dataset.x_train)
     order = torch.randperm(count, generator=generator)
-    mirrored = torch.rand(count, generator=generator) < 0.5 if run.arm.flip else torch.zeros(count, dtype=torch.bool)
+    mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
     for start in range(0, count - batch_size + 1, batch_size):
         rows = order[start : start + batch_size]
         x, y = examples(dataset, rows, generator)
-        if run.arm.flip:
+        if flip:
             mirror = mirrored[rows].to(x.device)
             x = torch.where(mirror.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
             if y.dim() > 1:
                 mirrored_y = mirror_boxes(y, dataset.size) if dataset.has_boxes else y.flip(-1)
                 y = torch.where(mirror.view(-1, *[1] * (y.dim() - 1)), mirrored_y, y)
-        yield x.contiguous(memory_format=_layout(run, x)), y
+        yield x.contiguous(memory_format=layout), y

@@ -112,7 +112,7 @@ def test_tiles_have_as_many_rows_of_boxes_as_the_fullest() -> None:
 def test_a_mirrored_batch_has_its_boxes_mirrored(park: Dataset) -> None:
     plain = {round(float(x.max()), 4): y[0].tolist() for x, y in zip(park.x_train, park.y_train, strict=True)}
     mirrored = 0
-    for x, y in _batches(park, 2, True, torch.Generator().manual_seed(0)):
+    for x, y in _batches(park, 2, True, torch.Generator().manual_seed(0), torch.channels_last):
         for tile, boxes in zip(x, y, strict=True):
             assert boxes[0].tolist() == bright(tile)
             mirrored += boxes[0].tolist() != plain[round(float(tile.max()), 4)]
