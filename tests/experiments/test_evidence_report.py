@@ -275,3 +275,6 @@ def test_the_page_has_the_losses_with_which_the_rates_of_the_long_trainings_were
         if one.groups
     }
     assert (sizes["fixed-32"], sizes["isometric"], set(tuned["uniform"].groups or ())) == ({1, 2}, {2}, {8})
+    right = {one.run.strategy: f"{100 * one.test_accuracy:.1f}%" for one in results if one.run.arm.epochs == 20}
+    assert f"two are done: batch norm has {right['batch']} right, and `uniform` {right['uniform']}." in page
+    assert len(right) == 2
