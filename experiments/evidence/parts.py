@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.study.config import Arm, Data, Optimizer, PrivateOptimizer, Study
-from experiments.study.grid import arms, final_runs, tuned, tuning_runs
+from experiments.study.grid import arms, final_runs, tuning_arm, tuning_runs
 from experiments.study.store import Result
 
 PARTS = Path(__file__).parent / "parts"
@@ -44,7 +44,7 @@ def progress(results: Sequence[Result], folder: Path = PARTS) -> list[Progress]:
         study = read_part(file)
         wanted = {*tuning_runs(study), *final_runs(study, results)}
         for arm in arms(study):
-            own = {run for run in wanted if run.arm in (arm, tuned(arm, study))}
+            own = {run for run in wanted if run.arm in (arm, tuning_arm(arm, study))}
             found.append(Progress(file.stem, arm, len(own - done), len(own)))
     return found
 

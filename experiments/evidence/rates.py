@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.common.markdown import Table
 from experiments.study.analysis import analyse
-from experiments.study.grid import arms, tuned, tuning_runs
+from experiments.study.grid import arms, tuning_arm, tuning_runs
 from experiments.study.store import Result
 
 from .parts import read_part
@@ -21,7 +21,7 @@ def rates_tables(results: Sequence[Result], folder: Path) -> list[Table]:
     tables = []
     for study in map(read_part, sorted(folder.glob("*.toml"))):
         for arm in arms(study):
-            short = tuned(arm, study)
+            short = tuning_arm(arm, study)
             if short == arm or any(run not in done for run in tuning_runs(study) if run.arm == short):
                 continue
             body = [

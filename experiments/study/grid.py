@@ -24,7 +24,7 @@ def arms(study: Study) -> list[Arm]:
     ]
 
 
-def tuned(arm: Arm, study: Study) -> Arm:
+def tuning_arm(arm: Arm, study: Study) -> Arm:
     """The arm whose runs choose the rates of ``arm``: itself, unless these are chosen in shorter trainings."""
     return replace(arm, epochs=study.tuning_epochs or study.epochs)
 
@@ -42,7 +42,7 @@ def trained_strategies(strategies: Iterable[str]) -> list[str]:
 def tuning_runs(study: Study) -> list[Run]:
     """Every strategy at every learning rate with every tuning seed."""
     return [
-        Run(tuned(arm, study), strategy, rate, seed)
+        Run(tuning_arm(arm, study), strategy, rate, seed)
         for arm in arms(study)
         for strategy in trained_strategies(study.strategies)
         for rate in _optimizers(study)[arm.optimizer].learning_rates
@@ -59,7 +59,7 @@ def final_runs(study: Study, results: Sequence[Result]) -> list[Run]:
     chosen = best_rates([result for result in results if result.run in tuning])
     runs = []
     for arm in arms(study):
-        short = tuned(arm, study)
+        short = tuning_arm(arm, study)
         rates = {strategy: rate for (one, strategy), rate in chosen.items() if one == short}
         names = [name for name in study.strategies if name != SWEEP]
         if SWEEP in study.strategies:
