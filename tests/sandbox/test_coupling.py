@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -80,3 +82,19 @@ def test_what_cannot_be_told_is_none() -> None:
     assert coupled(nn.Flatten(0), IMAGES) is None
     assert coupled(nn.Linear(3, 3), IMAGES) is None  # it raises
     assert coupled(nn.Identity(), "text") is None
+
+
+def test_samples_inside_an_object_cannot_be_told() -> None:
+    """They are not changed, so that nothing moves is no news."""
+
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net(nn.BatchNorm2d(8))
+
+        def forward(self, batch: SimpleNamespace) -> Tensor:
+            y: Tensor = self.net(batch.images)
+            return y
+
+    assert coupled(Inside(), (SimpleNamespace(images=IMAGES),)) is None
+    assert coupled(net(nn.BatchNorm2d(8)), (IMAGES,)) is True

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections import UserDict
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import idealgroups as ig
+from idealgroups.errors import InternalError
 from idealgroups.sandbox.order import loses_order
 
 LENGTH = 16
@@ -161,6 +165,51 @@ def test_it_is_not_told_where_a_run_fails(after: Any) -> None:
 def test_nothing_is_told_of_inputs_without_positions() -> None:
     assert loses_order(lambda x: x, lambda x: x + x.mean(), torch.randn(4)) is None
     assert loses_order(lambda x: x.cumsum(1), lambda x: x + x.mean(1, keepdim=True), torch.randn(2, 3)) is None
+
+
+class Inside(nn.Module):
+    """Takes its series inside an object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = CAUSAL["convolutions"][0]
+
+    def forward(self, batch: Any) -> Tensor:
+        y: Tensor = self.body(batch.x)
+        return y
+
+
+@dataclass
+class Batch:
+    x: Tensor
+
+
+@pytest.mark.parametrize("kind", [Batch, SimpleNamespace], ids=["dataclass", "object"])
+def test_what_is_inside_an_object_cannot_be_changed_and_nothing_is_told(kind: Any) -> None:
+    inputs = (kind(x=series()),)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        converted, plan = ig.convert(Inside(), inputs)
+    assert plan.samples_coupled is None
+    assert isinstance(converted.body[1], nn.GroupNorm)
+
+
+def test_what_is_inside_a_mapping_can_be_changed() -> None:
+    class ByName(Inside):
+        def forward(self, batch: Any) -> Tensor:
+            return super().forward(SimpleNamespace(x=batch["x"]))
+
+    with pytest.warns(UserWarning, match="is causal along axis 2"):
+        _, plan = ig.convert(ByName(), (UserDict(x=series()),))
+    assert plan.samples_coupled is False
+
+
+def test_a_fault_of_our_own_is_not_hidden() -> None:
+    def fault(_: Any) -> Any:
+        raise InternalError("ours")
+
+    with pytest.raises(InternalError):
+        loses_order(fault, lambda x: x, torch.randn(2, 8))
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 8])

@@ -42,6 +42,16 @@ def _copy_leaf(value: Any) -> Any:
         return value
 
 
+def other_numbers(values: Tensor, axis: int = 0) -> Tensor:
+    """Others of the same kind and shape: labels and tokens are moved along ``axis``, so that they stay valid.
+
+    >>> other_numbers(torch.tensor([1, 2])), other_numbers(torch.tensor([1.0, 2.0]))
+    (tensor([2, 1]), tensor([5., 3.]))
+    """
+    moved = values.roll(1, axis) if values.ndim else values
+    return moved * 2 + 1 if values.is_floating_point() or values.is_complex() else moved
+
+
 def describe(value: Any) -> str:
     """Inputs in a few words: ``8x3x224x224`` for a tensor; the parts of a tuple or dict for others."""
     if isinstance(value, Tensor):

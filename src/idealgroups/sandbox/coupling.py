@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .calling import call_model, copy_inputs
+from .calling import call_model, copy_inputs, other_numbers
 from .copying import copy_model
 from .generators import sandbox
 from .snapshot import Snapshot
-from .tree import tensors, tree_map
+from .tree import tensor_leaves, tensors, tree_map
 
 TOLERANCE = 1e-4
 """Of the largest output: what rounding may move."""
@@ -75,8 +75,11 @@ def _output(model: nn.Module, inputs: Any, snapshot: Snapshot) -> Any:
 
 
 def _samples(inputs: Any) -> int | None:
-    """The size of the first axis that the tensors of the inputs share; the first tensor's where they differ."""
-    return next((len(tensor) for tensor in tensors(inputs) if tensor.ndim > 1), None)
+    """The size of the first axis that the tensors of the inputs share; the first tensor's where they differ.
+
+    A tensor inside an object cannot be changed, so nothing could be told from it.
+    """
+    return next((len(tensor) for tensor in tensor_leaves(inputs) if tensor.ndim > 1), None)
 
 
 def _doubled(leaf: Any) -> Any:
@@ -84,11 +87,11 @@ def _doubled(leaf: Any) -> Any:
 
 
 def _first_changed(leaf: Any, samples: int) -> Any:
-    """Another first sample: other numbers of the same kind, so that labels and tokens stay valid."""
+    """Another first sample."""
     if not isinstance(leaf, Tensor) or leaf.ndim == 0 or len(leaf) != samples:
         return leaf
     changed = leaf.clone()
-    changed[0] = leaf[0].roll(1) * 2 + 1 if leaf.is_floating_point() or leaf.is_complex() else leaf[0].roll(1)
+    changed[0] = other_numbers(leaf[0].flatten()).view_as(leaf[0])
     return changed
 
 

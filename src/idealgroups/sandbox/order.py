@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .calling import copy_inputs
-from .tree import tensors, tree_map
+from ..errors import InternalError
+from .calling import copy_inputs, other_numbers
+from .tree import tensor_leaves, tensors, tree_map
 
 Run = Callable[[Any], Any]
 """Inputs → what a model returns for them; the same each time, and for each sample by itself."""
@@ -28,7 +29,9 @@ def lengths(value: Any) -> frozenset[int]:
     >>> sorted(lengths({"a": torch.zeros(2, 3, 8), "b": [torch.zeros(9, 5)]}))
     [5, 8]
     """
-    return frozenset(size for tensor in _plain(value) for size in tensor.shape[1:] if size >= SHORTEST)
+    return frozenset(
+        size for tensor in tensors(value) if _is_plain(tensor) for size in tensor.shape[1:] if size >= SHORTEST
+    )
 
 
 def loses_order(before: Run, after: Run, inputs: Any) -> int | None:
@@ -51,7 +54,7 @@ def loses_order(before: Run, after: Run, inputs: Any) -> int | None:
     >>> loses_order(lambda x: x.sum(1, keepdim=True) + x, lambda x: x, torch.randn(2, 8)) is None
     True
     """
-    first = next((tensor for tensor in _plain(inputs) if tensor.ndim > 1), None)
+    first = next((tensor for tensor in tensor_leaves(inputs) if _is_plain(tensor) and tensor.ndim > 1), None)
     if first is None or not len(first):
         return None
     one = tree_map(lambda leaf: leaf[:1] if _has_samples(leaf, len(first)) else leaf, copy_inputs(inputs))
@@ -93,8 +96,7 @@ class _Change:
         leaf = leaf.detach().clone()
         start, count = (self.cut, length - self.cut) if self.later else (0, self.cut)
         part = leaf.narrow(self.axis, start, count)
-        rolled = part.roll(1, self.axis)
-        part.copy_(rolled * 2 + 1 if leaf.is_floating_point() or leaf.is_complex() else rolled)
+        part.copy_(other_numbers(part, self.axis))
         return leaf
 
 
@@ -136,7 +138,7 @@ class _Rows:
 
 
 def _returned(run: Run, one: Any, changes: Sequence[_Change | None]) -> list[Tensor]:
-    first = next(tensor for tensor in _plain(one) if tensor.ndim > 1)
+    first = next(tensor for tensor in tensor_leaves(one) if _is_plain(tensor) and tensor.ndim > 1)
 
     def rows(leaf: Any) -> Any:
         if not _has_samples(leaf, 1):
@@ -145,7 +147,9 @@ def _returned(run: Run, one: Any, changes: Sequence[_Change | None]) -> list[Ten
 
     inputs = tree_map(rows, copy_inputs(one))
     try:
-        found = [tensor.detach() for tensor in _plain(run(inputs))]
+        found = [tensor.detach() for tensor in tensors(run(inputs)) if _is_plain(tensor)]
+    except InternalError:
+        raise
     except Exception as error:  # whatever a model raises
         raise _RaisedError from error
     return [t for t in found if t.ndim > 1 and len(t) == len(changes) and t.is_floating_point()]
@@ -162,10 +166,10 @@ def _keeps_order(run: Run, one: Any, axis: int, middle: int, places: Sequence[_P
     )
 
 
-def _plain(value: Any) -> Iterator[Tensor]:
-    """The tensors whose axes are what they seem: not nested, not sparse, not of a class of somebody's own."""
-    return (t for t in tensors(value) if type(t) in (Tensor, nn.Parameter) and t.layout == torch.strided)
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor whose axes are what they seem: not nested, not sparse, not of a class of its own."""
+    return type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
 
 
 def _has_samples(leaf: Any, samples: int) -> bool:
-    return any(leaf.ndim > 0 and len(leaf) == samples for leaf in _plain(leaf))
+    return _is_plain(leaf) and leaf.ndim > 0 and len(leaf) == samples

@@ -28,6 +28,19 @@ def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
+def tensor_leaves(value: Any) -> list[Tensor]:
+    """The tensors that :func:`tree_map` can exchange: those of containers, but not those inside other objects.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> [t.item() for t in tensor_leaves({"a": torch.tensor(1), "b": (SimpleNamespace(c=torch.tensor(2)), None)})]
+    [1]
+    """
+    found: list[Tensor] = []
+    tree_map(lambda leaf: found.append(leaf) if isinstance(leaf, Tensor) else None, value)
+    return found
+
+
 def is_at_rest(value: Any) -> bool:
     """Return whether ``value`` is the same each time it is looked at: tensors, numbers and words in plain containers.
 
