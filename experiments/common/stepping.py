@@ -34,7 +34,7 @@ class RecordedStep:
     """The same step as one CUDA graph: a small network's training waits for the processor less.
 
     Batches must have one shape, the network must stay in its mode and the learning rate must be a tensor where it
-    changes. The first ``EAGER_STEPS`` steps are made as written.
+    changes. The first ``EAGER_STEPS`` steps are made as written. Other threads may train on the same GPU meanwhile.
     """
 
     def __init__(self, network: nn.Module, loss_of: LossOf, optimizer: torch.optim.Optimizer) -> None:
@@ -55,7 +55,7 @@ class RecordedStep:
         if self._graph is None:
             self._x, self._y = x.clone(), y.clone()
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._loss = self._written(self._x, self._y)
         self._x.copy_(x)
         self._y.copy_(y)

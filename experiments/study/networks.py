@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from idealgroups.errors import IdealGroupsError
 
@@ -238,8 +242,28 @@ TIMM = "timm/"
 HALF_PRECISION = "-bf16"
 
 
+class NormsInHalfPrecision(TorchFunctionMode):
+    """Group norm keeps the precision of its input, as under ``torch.autocast`` on a CPU; on a GPU that makes it float32.
+
+    Its gain and offset are rounded to that precision: kernels of a GPU want one for all.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call ``func``, group norm without autocast."""
+        if func is not F.group_norm:
+            return func(*args, **(kwargs or {}))
+        x, *others = args
+        with torch.autocast(x.device.type, enabled=False):
+            return func(x, *(one.to(x.dtype) if isinstance(one, Tensor) else one for one in others), **(kwargs or {}))
+
+
 class HalfPrecision(nn.Module):
-    """A network whose convolutions and products of matrices are in bfloat16, by ``torch.autocast``; weights are not."""
+    """A network whose convolutions and products of matrices are in bfloat16, by ``torch.autocast``; weights are not.
+
+    Norms compute inside in float32, from and to bfloat16.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -247,7 +271,8 @@ class HalfPrecision(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output in float32."""
-        with torch.autocast(x.device.type, torch.bfloat16):
+        norms = NormsInHalfPrecision() if x.is_cuda else nullcontext()
+        with torch.autocast(x.device.type, torch.bfloat16), norms:
             y: Tensor = self.network(x)
         return y.float()
 

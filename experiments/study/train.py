@@ -182,14 +182,14 @@ def _loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def _batches(
     dataset: Dataset, batch_size: int, flip: bool, generator: torch.Generator, layout: torch.memory_format
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    count = len(dataset.x_train)
-    order = torch.randperm(count, generator=generator)
-    mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
+    count, device = len(dataset.x_train), dataset.x_train.device
+    order = torch.randperm(count, generator=generator).to(device)
+    mirrored = (torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)).to(device)
     for start in range(0, count - batch_size + 1, batch_size):
         rows = order[start : start + batch_size]
         x, y = examples(dataset, rows, generator)
         if flip:
-            mirror = mirrored[rows].to(x.device)
+            mirror = mirrored[rows]
             x = torch.where(mirror.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
             if y.dim() > 1:
                 mirrored_y = mirror_boxes(y, dataset.size) if dataset.has_boxes else y.flip(-1)
