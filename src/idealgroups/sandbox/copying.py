@@ -23,8 +23,8 @@ TORCH_KEEPS = frozenset(vars(nn.Module()))
 """The attributes that every module has."""
 
 _DICTS = (dict, OrderedDict)
-_SETTERS = (nn.Module.__setstate__, nn.modules.conv._ConvNd.__setstate__)
-"""Methods that set every attribute and add those that an old file lacks: a module in memory has them all."""
+_SETTERS = (nn.Module, nn.modules.conv._ConvNd)
+"""Their ``__setstate__`` sets every attribute and adds those that an old file lacks: a module in memory has them all."""
 _NEW_OBJECT = copyreg.__newobj__  # type: ignore[attr-defined]
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -142,11 +142,12 @@ def _with_state(module: nn.Module, state: dict[str, Any], memo: dict[int, Any]) 
     new = memo[id(module)] = type(module).__new__(type(module))
     memo.setdefault(id(memo), []).append(state)  # as long as the memo knows its parts by their ids, it must live
     copies = {key: copied(item, memo) for key, item in state.items()}
-    if type(module).__setstate__ in _SETTERS and copies.keys() >= TORCH_KEEPS:
+    setters = [kind.__setstate__ for kind in _SETTERS]  # asked now, for torch.compile puts its own around them
+    if type(module).__setstate__ in setters and copies.keys() >= TORCH_KEEPS:
         for key, item in copies.items():  # one by one, as in a constructor: so modules of a class share their keys
             vars(new)[key] = item
-    else:
-        new.__setstate__(copies)  # type: ignore[no-untyped-call]
+        copies = {}
+    new.__setstate__(copies)  # type: ignore[no-untyped-call]
     return new
 
 
