@@ -34,7 +34,7 @@ class RecordedStep:
     """The same step as one CUDA graph: a small network's training waits for the processor less.
 
     Batches must have one shape, the network must stay in its mode and the learning rate must be a tensor where it
-    changes. The first ``EAGER_STEPS`` steps are made as written. Other threads may train on the same GPU meanwhile.
+    changes. The first ``EAGER_STEPS`` steps are made as written.
     """
 
     def __init__(self, network: nn.Module, loss_of: LossOf, optimizer: torch.optim.Optimizer) -> None:

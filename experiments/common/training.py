@@ -58,7 +58,7 @@ def make_optimizer(network: nn.Module, name: str, rate: float, weight_decay: flo
     """``adamw`` with torch's betas, or ``sgd`` with momentum 0.9."""
     device = next(network.parameters()).device
     gpu = device.type == "cuda"
-    lr = torch.tensor(rate, device=device) if gpu else rate  # a recorded step reads a rate that changes
+    lr = torch.tensor(float(rate), device=device) if gpu else rate  # a recorded step reads a rate that changes
     if name == "adamw":
         return torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay, fused=gpu, capturable=gpu)
     return torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, fused=gpu)

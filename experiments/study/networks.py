@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from idealgroups.errors import IdealGroupsError
 
 from .brains import monai_segresnet, monai_unet
+from .compiled import MatrixGroupNorm, run_compiled
 from .detector import SmallFCOS
 from .diffusion import DiffusionUNet
 
@@ -242,27 +239,10 @@ TIMM = "timm/"
 HALF_PRECISION = "-bf16"
 
 
-class NormsInHalfPrecision(TorchFunctionMode):
-    """Group norm keeps the precision of its input, as under ``torch.autocast`` on a CPU; on a GPU that makes it float32.
-
-    Its gain and offset are rounded to that precision: kernels of a GPU want one for all.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Call ``func``, group norm without autocast."""
-        if func is not F.group_norm:
-            return func(*args, **(kwargs or {}))
-        x, *others = args
-        with torch.autocast(x.device.type, enabled=False):
-            return func(x, *(one.to(x.dtype) if isinstance(one, Tensor) else one for one in others), **(kwargs or {}))
-
-
 class HalfPrecision(nn.Module):
     """A network whose convolutions and products of matrices are in bfloat16, by ``torch.autocast``; weights are not.
 
-    Norms compute inside in float32, from and to bfloat16.
+    It is compiled where its norms are matrices, see ``compiled.py``.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -271,9 +251,9 @@ class HalfPrecision(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output in float32."""
-        norms = NormsInHalfPrecision() if x.is_cuda else nullcontext()
-        with torch.autocast(x.device.type, torch.bfloat16), norms:
-            y: Tensor = self.network(x)
+        compiled = any(isinstance(module, MatrixGroupNorm) for module in self.network.modules())
+        with torch.autocast(x.device.type, torch.bfloat16):
+            y: Tensor = run_compiled(self.network, x) if compiled else self.network(x)
         return y.float()
 
 
