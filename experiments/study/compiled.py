@@ -47,9 +47,10 @@ def with_matrices(network: nn.Module) -> nn.Module:
     return network
 
 
-def _run(network: nn.Module, x: Tensor) -> Any:
+def run_network(network: nn.Module, x: Tensor) -> Any:
+    """Return what ``network`` makes of ``x``."""
     return network(x)
 
 
-run_compiled = torch.compile(_run, dynamic=False)
-"""(network, inputs) → outputs. Networks of one structure and batches of one shape share the program."""
+run_compiled = torch.compile(run_network, dynamic=False)
+"""The same, compiled. Networks of one structure and batches of one shape share the program."""

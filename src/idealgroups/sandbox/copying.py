@@ -24,7 +24,7 @@ TORCH_KEEPS = frozenset(vars(nn.Module()))
 
 _DICTS = (dict, OrderedDict)
 _SETTERS = (nn.Module, nn.modules.conv._ConvNd)
-"""Their ``__setstate__`` sets every attribute and adds those that an old file lacks: a module in memory has them all."""
+"""Their ``__setstate__`` sets every attribute and adds those that an old file lacks: a module in memory lacks none."""
 _NEW_OBJECT = copyreg.__newobj__  # type: ignore[attr-defined]
 
 Model = TypeVar("Model", bound=nn.Module)
