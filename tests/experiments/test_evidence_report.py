@@ -258,23 +258,29 @@ def test_the_page_says_how_far_small_groups_are_behind_in_private_trainings_on_c
     assert f"Four channels are {ranges[0]} behind, two {ranges[1]}, and instance norm {ranges[2]}." in page
 
 
-def test_the_page_has_the_losses_with_which_the_rates_of_the_long_trainings_were_chosen() -> None:
+def test_the_page_says_how_far_the_long_trainings_are_and_what_they_gave() -> None:
     home = PARTS.parent
     results = read_results([home / "long-runs"])
     text = report(results, home / "long", goals=False)
     assert text == (home / "report-long.md").read_text(encoding="utf-8")
-    chosen = dict(re.findall(r"^\| (\w[\w-]*) \|.*\*\*([\d.]+)\*\*", text, re.MULTILINE))
     page = " ".join((home.parents[1] / "docs" / "evidence.md").read_text().split())
-    batch, habit, ours, one_number = (float(chosen[name]) for name in ("batch", "fixed-32", "isometric", "uniform"))
-    assert f"{batch:.2f} with batch norm, {habit:.2f} with 32 groups (one or two channels each)" in page
-    assert f"{ours:.2f} with the plan (two channels a group) and {one_number:.2f} with `uniform` (8 groups)" in page
-    tuned = {one.run.strategy: one for one in results if one.run.arm.epochs == 5 and one.groups}
-    sizes = {
-        name: {channels // groups for channels, groups in zip(one.record["plan"]["channels"], one.groups, strict=True)}
-        for name, one in tuned.items()
-        if one.groups
+    (arm,) = (one for one in progress(results, home / "long") if one.part == "resnet20")
+    final = [one for one in results if one.run.arm == arm.arm]
+    assert f"{len(final)} of its {len(final) + arm.missing} final trainings are done." in page
+    right = {
+        name: f"{100 * fmean(one.test_accuracy for one in final if one.run.strategy == name):.1f}%"
+        for name in ("isometric", "fixed-32", "uniform", "batch")
     }
-    assert (sizes["fixed-32"], sizes["isometric"], set(tuned["uniform"].groups or ())) == ({1, 2}, {2}, {8})
-    right = {one.run.strategy: f"{100 * one.test_accuracy:.1f}%" for one in results if one.run.arm.epochs == 20}
-    assert f"two are done: batch norm has {right['batch']} right, and `uniform` {right['uniform']}." in page
-    assert len(right) == 2
+    assert f"{right['isometric']} are right with the plan (two channels a group in most layers)" in page
+    assert f"{right['fixed-32']} with 32 groups (one or two channels each)" in page
+    assert f"{right['uniform']} with `uniform` (8 groups) and {right['batch']} with batch norm" in page
+    seeds = Counter(one.run.strategy for one in final)
+    assert (seeds["isometric"], seeds["fixed-32"], seeds["uniform"], seeds["batch"]) == (3, 3, 3, 2)
+    sizes: dict[str, Counter[int]] = {name: Counter() for name in right}
+    for one in final:
+        for channels, groups in zip(one.record["plan"].get("channels", ()), one.groups or (), strict=True):
+            sizes[one.run.strategy][channels // groups] += 1
+    assert (set(sizes["fixed-32"]), sizes["isometric"].most_common(1)[0][0]) == ({1, 2}, 2)
+    assert {groups for one in final if one.run.strategy == "uniform" for groups in one.groups or ()} == {8}
+    (rates,) = re.findall(r"^\| uniform \| \*\*([\d.]+)\*\* \| ([\d.]+) \|", text, re.MULTILINE)
+    assert "its validation loss was {:.3f} at 0.03 and {:.3f} at 0.1.".format(*map(float, rates)) in page
