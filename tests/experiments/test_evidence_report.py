@@ -283,4 +283,4 @@ def test_the_page_says_how_far_the_long_trainings_are_and_what_they_gave() -> No
     assert (set(sizes["fixed-32"]), sizes["isometric"].most_common(1)[0][0]) == ({1, 2}, 2)
     assert {groups for one in final if one.run.strategy == "uniform" for groups in one.groups or ()} == {8}
     (rates,) = re.findall(r"^\| uniform \| \*\*([\d.]+)\*\* \| ([\d.]+) \|", text, re.MULTILINE)
-    assert "its validation loss was {:.3f} at 0.03 and {:.3f} at 0.1.".format(*map(float, rates)) in page
+    assert "its validation loss was {} at 0.03 and {} at 0.1.".format(*rates) in page
