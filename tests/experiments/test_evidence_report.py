@@ -275,7 +275,8 @@ def test_the_page_says_how_far_the_long_trainings_are_and_what_they_gave() -> No
     assert f"{right['fixed-32']} with 32 groups (one or two channels each)" in page
     assert f"{right['uniform']} with `uniform` (8 groups) and {right['batch']} with batch norm" in page
     seeds = Counter(one.run.strategy for one in final)
-    assert (seeds["isometric"], seeds["fixed-32"], seeds["uniform"], seeds["batch"]) == (3, 3, 3, 2)
+    fewest = min(seeds[name] for name in ("isometric", "fixed-32", "uniform"))
+    assert f"The first three have at least {fewest} seeds each, batch norm has {seeds['batch']}." in page
     sizes: dict[str, Counter[int]] = {name: Counter() for name in right}
     for one in final:
         for channels, groups in zip(one.record["plan"].get("channels", ()), one.groups or (), strict=True):
