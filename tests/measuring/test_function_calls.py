@@ -38,6 +38,16 @@ def test_no_dropout_tells_only_of_dropout_that_would_have_dropped_something(call
     assert mode.used is used
 
 
+@pytest.mark.parametrize("name", ["dropout", "dropout2d", "alpha_dropout"])
+def test_dropout_with_a_function_of_somebody_around_it_is_off_too(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    original = getattr(F, name)
+    monkeypatch.setattr(F, name, lambda *args, **kwargs: original(*args, **kwargs))  # as profilers do
+    x = torch.ones(2, 3, 4, 4)
+    with NoDropout() as mode:
+        assert torch.equal(getattr(F, name)(x, 0.5, True), x)
+    assert mode.used
+
+
 def test_a_mode_does_not_see_what_we_do_and_sees_what_follows() -> None:
     x = torch.ones(3)
     with NoDropout() as mode:
@@ -154,3 +164,15 @@ def test_a_fault_of_ours_is_no_reason_to_say_that_there_is_no_layer(monkeypatch:
 def test_without_a_layer_to_plan_what_a_model_raises_does_not_hide_that() -> None:
     with pytest.raises(NoNormalizationError, match=r"^Conv2d has no normalization layer .* are understood"):
         ig.plan(nn.Conv2d(5, 2, 1), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("home", "name", "function"), [(F, "batch_norm", batch_norm), (torch, "group_norm", group_norm)], ids=["F", "torch"]
+)
+def test_a_norm_by_function_is_told_where_somebody_put_a_function_around_it(
+    monkeypatch: pytest.MonkeyPatch, home: object, name: str, function: Callable[..., Tensor]
+) -> None:
+    original = getattr(home, name)
+    monkeypatch.setattr(home, name, lambda *args, **kwargs: original(*args, **kwargs))
+    with pytest.raises(NoNormalizationError, match=CALLS[function].partition(";")[0]):
+        ig.plan(ByFunction(function), IMAGES)

@@ -14,24 +14,32 @@ from torch.overrides import TorchFunctionMode
 from ..errors import internal
 from .trace import Trace
 
-_NORMS: dict[Callable[..., Any], str] = {
-    F.group_norm: "F.group_norm",
-    torch.group_norm: "torch.group_norm",
-    F.batch_norm: "F.batch_norm",
-    torch.batch_norm: "torch.batch_norm",
-    F.instance_norm: "F.instance_norm",
-    torch.instance_norm: "torch.instance_norm",
-    # What the graph of torch.export calls.
-    torch.ops.aten.group_norm.default: "aten.group_norm",
-    torch.ops.aten.batch_norm.default: "aten.batch_norm",
-    torch.ops.aten.instance_norm.default: "aten.instance_norm",
+_NORMS = ("group_norm", "batch_norm", "instance_norm")
+_DROPOUTS = {
+    **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d"), True),
+    **dict.fromkeys(("alpha_dropout", "feature_alpha_dropout"), False),
 }
-_DROPOUTS: dict[Callable[..., Any], bool] = {
-    **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), True),
-    **dict.fromkeys((F.alpha_dropout, F.feature_alpha_dropout), False),
-    **dict.fromkeys((torch.ops.aten.dropout.default, torch.ops.aten.feature_dropout.default), True),
-}
-"""{function: its default of ``training``, the third argument}."""
+"""{function of F: its default of ``training``, the third argument}."""
+_ATEN_DROPOUTS = ("dropout", "feature_dropout")
+
+Functions = dict[Callable[..., Any], Any]
+
+
+def _norms() -> Functions:
+    """{function: its name}, the last of them what the graph of torch.export calls."""
+    homes = (("F", F), ("torch", torch))
+    found = {getattr(home, name): f"{letters}.{name}" for letters, home in homes for name in _NORMS}
+    return found | {getattr(torch.ops.aten, name).default: f"aten.{name}" for name in _NORMS}
+
+
+def _dropouts() -> Functions:
+    """{function: its default of ``training``}."""
+    found = {getattr(F, name): training for name, training in _DROPOUTS.items()}
+    return found | {getattr(torch.ops.aten, name).default: True for name in _ATEN_DROPOUTS}
+
+
+_FIRST_NORMS, _FIRST_DROPOUTS = _norms(), _dropouts()
+"""As they are before anybody (a profiler, a library of mixed precision) puts functions around them."""
 
 
 def advice(function: str) -> str:
@@ -66,7 +74,8 @@ class unseen(internal):  # noqa: N801
 class NoDropout(TorchFunctionMode):
     """Inside this mode functional dropout returns its input; ``used`` tells whether any would have done otherwise.
 
-    A mode sees every operation and every look at a tensor's attributes, so a pass that needs none goes without it.
+    A function that somebody has put in the place of dropout by now is dropout too, and so with norms below. A mode
+    sees every operation and every look at a tensor's attributes, so a pass that needs none goes without it.
 
     >>> with NoDropout():
     ...     F.dropout(torch.ones(3), p=0.9, training=True)
@@ -76,6 +85,7 @@ class NoDropout(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.used = False
+        self._dropouts = _FIRST_DROPOUTS | _dropouts()
 
     def __torch_function__(
         self,
@@ -85,10 +95,10 @@ class NoDropout(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        return self._without(func, args, kwargs) if func in _DROPOUTS else func(*args, **kwargs)
+        return self._without(func, args, kwargs) if func in self._dropouts else func(*args, **kwargs)
 
     def _without(self, dropout: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        training = args[2] if len(args) > 2 else kwargs.get("training", _DROPOUTS[dropout])
+        training = args[2] if len(args) > 2 else kwargs.get("training", self._dropouts[dropout])
         self.used = self.used or bool(training)
         return args[0] if args else kwargs["input"]
 
@@ -106,6 +116,7 @@ class FunctionalNorms(NoDropout):
     def __init__(self, trace: Trace, known: Iterable[str]) -> None:
         super().__init__()
         self.found: dict[str, str] = {}
+        self._norms = _FIRST_NORMS | _norms()
         self._trace = trace
         self._known = frozenset(known)
 
@@ -117,11 +128,11 @@ class FunctionalNorms(NoDropout):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _DROPOUTS:
+        if func in self._dropouts:
             return self._without(func, args, kwargs)
-        if func in _NORMS and (inside := self._trace.innermost) is not None:
+        if func in self._norms and (inside := self._trace.innermost) is not None:
             # Weight-standardized layers normalize their weight by F.batch_norm; that is no layer of its own.
             own_weight = isinstance(inside.module, nn.modules.conv._ConvNd | nn.Linear)
             if inside.name not in self._known and not own_weight:
-                self.found.setdefault(inside.name or type(inside.module).__name__, _NORMS[func])
+                self.found.setdefault(inside.name or type(inside.module).__name__, self._norms[func])
         return func(*args, **kwargs)
