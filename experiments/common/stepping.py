@@ -55,7 +55,7 @@ class RecordedStep:
         if self._graph is None:
             self._x, self._y = x.clone(), y.clone()
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self._graph):
                 self._loss = self._written(self._x, self._y)
         self._x.copy_(x)
         self._y.copy_(y)

@@ -58,7 +58,7 @@ def report(results: Sequence[Result], parts: Path = PARTS, *, goals: bool = True
     head = (
         "# Where group norm is used for a reason: the runs in numbers\n\n"
         "Written by `python -m experiments.evidence`. What is asked and how it is judged: statement.md. "
-        f"Trained on {' and '.join(machines)}; each run's line says where.\n"
+        f"Trained on {', '.join(machines)}; each run's line says where.\n"
     )
     return "\n".join([head, *(table.markdown() for table in tables)])
 

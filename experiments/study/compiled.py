@@ -1,4 +1,7 @@
-"""A network in half precision as one compiled program for every choice of groups: it takes two thirds of the time."""
+"""A network in half precision as one compiled program for every choice of groups.
+
+On a processor a step of ResNet-20 takes two thirds of the time with it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ class MatrixGroupNorm(nn.Module):
     """:class:`torch.nn.GroupNorm` whose groups are a matrix, so that one program serves every number of groups.
 
     (N, C, H, W) → the same, in its precision; inside it computes in float32. ``average`` (C, C) is the mean over the
-    group of each channel. The variance is the mean of squares less the square of the mean.
+    group of each channel. The variance is the mean of squares less the square of the mean, which loses digits where a
+    mean is many times the deviation: outputs are off by less than 1e-3 where it is twenty times the deviation.
     """
 
     average: Tensor

@@ -223,8 +223,7 @@ def crop(images: Tensor, generator: torch.Generator) -> Tensor:
     count, _, height, width = images.shape
     margin = height // 8
     padded = F.pad(images, (margin, margin, margin, margin))
-    moved = torch.randint(2 * margin + 1, (2, count, 1), generator=generator)
-    down, right = moved.to(images.device, non_blocking=True)
+    down, right = torch.randint(2 * margin + 1, (2, count, 1), generator=generator).to(images.device)
     rows = down + torch.arange(height, device=images.device)
     columns = right + torch.arange(width, device=images.device)
     every = torch.arange(count, device=images.device)[:, None, None]

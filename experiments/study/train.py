@@ -23,7 +23,7 @@ from .detector import find_boxes
 from .federated import FEDERATED, federated_rounds
 from .losses import are_boxes, count_of, loss_of
 from .machine import describe_machine, pick_device
-from .networks import HALF_PRECISION
+from .networks import HalfPrecision
 from .planned import initial_network
 from .precision import average_precision
 from .private import Private, is_private, make_private
@@ -154,7 +154,7 @@ def _epochs(network: nn.Module, dataset: Dataset, run: Run, private: Private | N
     batch_size = min(run.arm.batch_size, len(dataset.x_train))
     steps_per_epoch = private.steps_per_epoch if private else len(dataset.x_train) // batch_size
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=run.arm.epochs * steps_per_epoch)
-    generator, layout = torch.Generator().manual_seed(run.seed), _layout(run, dataset.x_train)
+    generator, layout = torch.Generator().manual_seed(run.seed), _layout(network, dataset.x_train)
     for _ in range(run.arm.epochs):
         batches = private.loader if private else _batches(dataset, batch_size, run.arm.flip, generator, layout)
         yield train_epoch(network, batches, _loss, optimizer, schedule, step)
@@ -164,18 +164,19 @@ def _network(run: Run, plan: dict[str, Any] | None, dataset: Dataset) -> nn.Modu
     network = initial_network(run.arm.network, dataset, run.seed)
     if plan is not None:
         network = apply(network, Plan.from_dict(plan), inplace=True)
-    if run.arm.network.endswith(HALF_PRECISION):
+    if isinstance(network, HalfPrecision):
         network = with_matrices(network)
-    return network.to(memory_format=_layout(run, dataset.x_train))
+    return network.to(memory_format=_layout(network, dataset.x_train))
 
 
-def _layout(run: Run, x: Tensor) -> torch.memory_format:
+def _layout(network: nn.Module, x: Tensor) -> torch.memory_format:
     """Convolutions of images are faster with the channels last, on CPUs and GPUs alike.
 
     Depthwise ones in half precision are not on a GPU: they take three times as long then.
     """
-    first = x.dim() == 5 or run.arm.network == f"mobilenet{HALF_PRECISION}"
-    return torch.contiguous_format if first else torch.channels_last
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    depthwise = isinstance(network, HalfPrecision) and any(one.groups == one.in_channels > 1 for one in convolutions)
+    return torch.contiguous_format if x.dim() == 5 or depthwise else torch.channels_last
 
 
 def _loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -186,8 +187,9 @@ def _batches(
     dataset: Dataset, batch_size: int, flip: bool, generator: torch.Generator, layout: torch.memory_format
 ) -> Iterator[tuple[Tensor, Tensor]]:
     count, device = len(dataset.x_train), dataset.x_train.device
-    order = torch.randperm(count, generator=generator).to(device)
-    mirrored = torch.rand(count if flip else 0, generator=generator).to(device) < 0.5
+    order = torch.randperm(count, generator=generator)
+    mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
+    order, mirrored = order.to(device), mirrored.to(device)
     for start in range(0, count - batch_size + 1, batch_size):
         rows = order[start : start + batch_size]
         x, y = examples(dataset, rows, generator)

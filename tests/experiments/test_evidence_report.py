@@ -281,7 +281,8 @@ def test_the_page_says_how_far_the_long_trainings_are_and_what_they_gave() -> No
     for one in final:
         for channels, groups in zip(one.record["plan"].get("channels", ()), one.groups or (), strict=True):
             sizes[one.run.strategy][channels // groups] += 1
-    assert (set(sizes["fixed-32"]), sizes["isometric"].most_common(1)[0][0]) == ({1, 2}, 2)
+    assert set(sizes["fixed-32"]) == {1, 2}
+    assert 2 * sizes["isometric"][2] > sizes["isometric"].total()
     assert {groups for one in final if one.run.strategy == "uniform" for groups in one.groups or ()} == {8}
     (rates,) = re.findall(r"^\| uniform \| \*\*([\d.]+)\*\* \| ([\d.]+) \|", text, re.MULTILINE)
     assert "its validation loss was {} at 0.03 and {} at 0.1.".format(*rates) in page

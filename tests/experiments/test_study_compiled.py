@@ -41,6 +41,11 @@ def test_it_is_group_norm_with_the_same_gradients(num_groups: int, num_channels:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_it_keeps_its_digits_where_the_mean_is_twenty_times_the_deviation() -> None:
+    norm, x = nn.GroupNorm(2, 4), 20 + torch.randn(4, 4, 16, 16)
+    torch.testing.assert_close(MatrixGroupNorm(norm)(x), norm(x), rtol=0, atol=1e-3)
+
+
 def test_it_keeps_half_precision_and_computes_in_full() -> None:
     norm, x = nn.GroupNorm(2, 4), torch.randn(2, 4, 8, 8).bfloat16()
     matrix = MatrixGroupNorm(norm)

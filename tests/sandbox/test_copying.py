@@ -332,7 +332,7 @@ def test_what_looks_at_a_layer_when_it_is_copied_sees_the_layer_whole(holder: in
 KINDS = [(nn.Conv2d, (2, 2, 1)), (nn.BatchNorm2d, (2,)), (nn.ReLU, ()), (nn.Sequential, (nn.ReLU(),))]
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["", "after torch.compile"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["before", "after torch.compile"])
 @pytest.mark.parametrize(("kind", "arguments"), KINDS, ids=lambda value: getattr(value, "__name__", ""))
 def test_copies_of_a_class_share_the_keys_of_their_attributes(
     kind: type[nn.Module], arguments: tuple[Any, ...], compiled: bool
